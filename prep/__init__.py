@@ -1,0 +1,1 @@
+"""How raw footage becomes shards."""
