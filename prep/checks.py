@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from prep.records import FPS, SPLITS, Reason
+from prep.sources.splits import Leak
 from prep.summary import Tables, human_duration
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def all_checks(tables: Tables) -> Iterator[Check]:
     if len(samples):
         yield from _size(samples)
         yield from _splits(samples)
-        yield from _leaks(samples)
+        yield from _leaks(tables.leaks())
         yield from _picture(samples, int(tables.info["size"]))
         yield _silence(samples)
         yield from _sync(samples)
@@ -93,21 +94,6 @@ def all_checks(tables: Tables) -> Iterator[Check]:
 def is_large_enough(samples: pd.DataFrame) -> bool:
     """Whether the people and the time suffice for ``fit``."""
     return samples["identity"].nunique() >= FIT_IDENTITIES and _seconds(samples) >= FIT_SECONDS
-
-
-def find_leaks(rows: pd.DataFrame) -> list[tuple[str, str, tuple[str, ...]]]:
-    """What stands in two splits or more: (``identity`` or ``video_id``, its value, the splits).
-
-    Args:
-        rows: a table with the columns ``identity``, ``video_id`` and ``split``; a row per sample or clip.
-    """
-    found = []
-    for column in ("identity", "video_id"):
-        known = rows[rows[column].notna() & rows["split"].notna()]
-        for value, splits in known.groupby(column)["split"].unique().items():
-            if len(splits) > 1:
-                found.append((column, str(value), tuple(sorted(splits))))
-    return found
 
 
 def _check(
@@ -171,10 +157,9 @@ def _splits(samples: pd.DataFrame) -> Iterator[Check]:
         )
 
 
-def _leaks(samples: pd.DataFrame) -> Iterator[Check]:
-    found = find_leaks(samples)
-    for column, name in (("identity", "identity in two splits"), ("video_id", "video in two splits")):
-        named = [f"{value} ({', '.join(splits)})" for kind, value, splits in found if kind == column]
+def _leaks(leaks: Sequence[Leak]) -> Iterator[Check]:
+    for kind, name in (("identity", "identity in two splits"), ("video_id", "video in two splits")):
+        named = [f"{leak.value} ({', '.join(leak.clips)})" for leak in leaks if leak.kind == kind]
         yield _check(
             name,
             _listed(named) or "none",

@@ -19,10 +19,11 @@ from g4g_core.storage import Url
 from prep import drawing
 from prep.records import FPS
 from prep.shards.access import SampleReader
-from prep.shards.index import Dataset, Row
+from prep.shards.index import Dataset
+from prep.shards.rows import Row
 from prep.shards.schema import MaskBit
 from prep.stages.mel import mel_start
-from prep.summary import Tables, human_bytes, human_duration, load_tables, partial_losses, summarise
+from prep.summary import Tables, human_bytes, human_duration, load_tables, partial_losses, records, summarise
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -289,7 +290,7 @@ def _render_page(tables: Tables, cards: list[Card], left_out: dict[str, int]) ->
         left_out=left_out,
         reasons=reasons,
         most=max((count for _, _, count in reasons), default=1),
-        rejected=_records(tables.rejected.sort_values(["source", "reason", "clip"])),
+        rejected=records(tables.rejected.sort_values(["source", "reason", "clip"])),
         losses=partial_losses(tables.manifest),
         licences=list(licences.itertuples(index=False, name=None)),
         layers=[(name, label) for name, label, _ in LAYERS],
@@ -298,13 +299,6 @@ def _render_page(tables: Tables, cards: list[Card], left_out: dict[str, int]) ->
         thumbnail=THUMBNAIL,
         fps=FPS,
     )
-
-
-def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    columns = ["source", "clip", "stage", "reason", "detail"]
-    known = rows[columns].astype(object)
-    records: list[dict[str, Any]] = known.where(known.notna(), "").to_dict("records")
-    return records
 
 
 def _percent(frame: float, clip_frames: int) -> str:

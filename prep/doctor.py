@@ -54,8 +54,8 @@ class Diagnosis:
 def doctor(root: Url) -> Diagnosis:
     """Look at the tables of the data set under ``root``; no shard is opened.
 
-    ``fit`` asks for at least 20 identities, 30 minutes, and 90 % of the clips within 1 frame of AV offset. Any
-    fault makes the set ``unfit``; a sound set below that size is ``demo-size``; one that is large enough, but
+    ``fit`` asks for at least 20 identities, 30 minutes, and 90 % of the clips within 1 frame of AV offset.
+    Any fault makes the set ``unfit``; a sound set below that size is ``demo-size``; one large enough, but
     whose sync nobody has measured, is ``unknown``.
 
     Raises:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from g4g_core import storage
 from g4g_core.errors import DatasetError, UsageError
 from g4g_core.storage import Url
-from prep.checks import find_leaks
 from prep.records import FPS
 from prep.shards import schema
 from prep.shards.index import INDEX, MARKER, TAR, CommittedShard, Dataset
@@ -61,8 +60,8 @@ class Merged:
 def merge(roots: Sequence[Url], out: Url, *, progress: Progress | None = None) -> Merged:
     """Join the data sets under ``roots`` into a new one under ``out``.
 
-    Tars and indices are copied unchanged, only the number in a shard's name is new. The inputs are not touched.
-    An interrupted merge goes on where it stopped when it is called again; ``dataset.json`` is written last.
+    Tars and indices are copied unchanged, only the number in a shard's name is new; inputs are not touched.
+    Interrupted and called again, it goes on where it stopped. ``dataset.json`` is written last.
 
     Raises:
         UsageError: fewer than two inputs, or ``out`` is one of them or holds a data set already.
@@ -153,7 +152,7 @@ def _plan(datasets: Sequence[Dataset]) -> _Plan:
 
 
 def _splits(datasets: Sequence[Dataset]) -> list[str]:
-    return list(dict.fromkeys(split for dataset in datasets for split in dataset.splits))
+    return sorted({split for dataset in datasets for split in dataset.splits})
 
 
 def _require_no_strangers(out: str, plan: _Plan) -> None:
@@ -232,6 +231,7 @@ def _describe(datasets: Sequence[Dataset], tables: Sequence[Tables], plan: _Plan
 
     samples = pd.concat([part.samples for part in tables], ignore_index=True)
     manifest = pd.concat([part.manifest for part in tables], ignore_index=True)
+    together = Tables(datasets[0].info, samples, manifest, {})
     splits = {
         split: {
             "shards": [stem for stem, (_, of, _) in plan.items() if of == split],
@@ -252,15 +252,12 @@ def _describe(datasets: Sequence[Dataset], tables: Sequence[Tables], plan: _Plan
         }
     configs = [dataset.info.get("config") for dataset in datasets]
     same = all(config == configs[0] for config in configs)
-    lines = [
-        f"{kind} {value!r} stands in {' and '.join(where)}" for kind, value, where in find_leaks(samples)
-    ]
     return {
         **{field: datasets[0].info[field] for field in MUST_AGREE},
         "config": configs[0] if same else {"merged": configs},
         "splits": splits,
         "sources": sources,
-        "leaks": lines,
+        "leaks": [str(leak) for leak in together.leaks()],
     }
 
 

@@ -160,6 +160,7 @@ def render(result: Selection) -> RenderableType:
     """:class:`Selection` for a terminal."""
     from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
     parts: list[RenderableType] = [
         f"{len(result.keys):,} of {result.considered:,} samples chosen ({human_duration(result.seconds)})"
@@ -169,14 +170,14 @@ def render(result: Selection) -> RenderableType:
         table.add_column("samples", justify="right")
         for split, sources in result.counts.items():
             for source, number in sources.items():
-                table.add_row(split, source, f"{number:,}")
+                table.add_row(split, Text(source), f"{number:,}")
         parts.append(table)
     if result.dropped:
         drops = Table("condition", title="what each condition drops on its own", title_justify="left")
         drops.add_column("not satisfied", justify="right")
         drops.add_column("not measured", justify="right")
         for drop in result.dropped:
-            drops.add_row(drop.condition, f"{drop.failed:,}", f"{drop.unknown:,}")
+            drops.add_row(Text(drop.condition), f"{drop.failed:,}", f"{drop.unknown:,}")
         parts.append(drops)
     return Group(*parts)
 

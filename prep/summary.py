@@ -13,6 +13,7 @@ from g4g_core.storage import Url
 from prep.records import FPS
 from prep.shards import schema
 from prep.shards.index import Dataset
+from prep.sources.splits import Leak, leaks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,6 +44,10 @@ class Tables:
     def rejected(self) -> pd.DataFrame:
         """The rows of ``manifest`` that gave no sample."""
         return self.manifest[self.manifest["outcome"] != "ok"]
+
+    def leaks(self) -> list[Leak]:
+        """Identities and videos with samples in two splits or more."""
+        return leaks(records(self.samples[["source", "clip", "identity", "video_id", "split"]]))
 
     @property
     def fingerprint(self) -> str:
@@ -198,6 +203,7 @@ def render(result: Summary) -> RenderableType:
     """:class:`Summary` as tables for a terminal."""
     from rich.console import Group as Stack
     from rich.table import Table
+    from rich.text import Text
 
     parts: list[RenderableType] = [
         f"{result.crop} at {result.size} px, landmarks {result.landmarks}, "
@@ -227,7 +233,7 @@ def render(result: Summary) -> RenderableType:
             losses.add_column("number", justify="right")
             for source, reasons in counts.items():
                 for reason, number in sorted(reasons.items(), key=lambda item: (-item[1], item[0])):
-                    losses.add_row(source, reason, str(number))
+                    losses.add_row(Text(source), reason, str(number))
             parts.append(losses)
     if result.stage_seconds:
         stages = Table("stage", title="processor time", title_justify="left")
@@ -239,6 +245,13 @@ def render(result: Summary) -> RenderableType:
             )
         parts.append(stages)
     return Stack(*parts)
+
+
+def records(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """A dictionary per row, with ``None`` where nothing is known (pandas would say NaN)."""
+    known = rows.astype(object)
+    found: list[dict[str, Any]] = known.where(known.notna(), None).to_dict("records")
+    return found
 
 
 def human_bytes(count: int) -> str:
@@ -276,11 +289,13 @@ def _group(source: str, split: str, rows: pd.DataFrame) -> Group:
     )
 
 
-def _cells(group: Group) -> list[str]:
+def _cells(group: Group) -> list[RenderableType]:
+    from rich.text import Text
+
     numbers = [group.clips, group.identities, group.samples, group.frames]
     measured = [("face_px", ".0f"), ("sharpness", ".3g"), ("av_offset", "+.1f"), ("av_confidence", ".2f")]
     return [
-        group.source,
+        Text(group.source),  # a folder's name may look like markup
         group.split,
         *(f"{number:,}" for number in numbers),
         human_duration(group.seconds),

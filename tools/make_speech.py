@@ -37,7 +37,7 @@ PHRASES: tuple[tuple[str, str, str, str], ...] = (
     ("train-0", "train", "anna", "Papa bought a warm coat for my mother."),
     ("train-1", "train", "anna", "We saw five small boats far away."),
     ("train-2", "train", "anna", "Open the blue box above my room."),
-    ("train-3", "train", "anna", "Bob may wash a few more apples."),
+    ("train-3", "train", "anna", "Bob may wash four more apples."),
     ("train-4", "train", "ben", "The farmer moved his sheep before the storm."),
     ("train-5", "train", "ben", "Who would pay for a map of the moon?"),
     ("train-6", "train", "ben", "Brown bears always walk by the water."),
@@ -106,8 +106,7 @@ class Espeak:
                 if event.type == _EVENT_PHONEME:
                     events.append((event.sample, "phoneme", event.id.string.decode()))
                 elif event.type == _EVENT_WORD:
-                    span = (event.text_position - 1, event.length)
-                    events.append((event.sample, "word", text[span[0] : span[0] + span[1]]))
+                    events.append((event.sample, "word", event.text_position - 1))
                 elif event.type == _EVENT_END:
                     events.append((event.sample, "end", None))
                 index += 1
@@ -136,6 +135,25 @@ def spans(events: list[tuple[int, str, Any]], kind: str, rate: int, last: float)
     ]
 
 
+def word_spans(text: str, events: list[tuple[int, str, Any]], rate: int, last: float) -> list[list[Any]]:
+    """[word, start, end] in seconds for every word of ``text``.
+
+    espeak-ng speaks "of the" as one word with one event: its words share the time by their letters.
+    """
+    starts = [(place, sample / rate) for sample, kind, place in events if kind == "word" and place >= 0]
+    stops = [*starts[1:], (len(text), last)]
+    result: list[list[Any]] = []
+    for (position, start), (stop, end) in zip(starts, stops, strict=True):
+        words = [word.strip(".,?!") for word in text[position:stop].split()]
+        letters = [len(word) for word in words]
+        for index, word in enumerate(words):
+            begin, finish = (
+                start + (end - start) * sum(letters[:k]) / sum(letters) for k in (index, index + 1)
+            )
+            result.append([word, round(begin, 4), round(finish, 4)])
+    return result
+
+
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     library = Espeak()
@@ -162,7 +180,7 @@ def main(folder: Path) -> None:
                 "text": text,
                 "seconds": round(len(audio) / SAMPLE_RATE, 4),
                 "phonemes": spans(events, "phoneme", library.rate, end),
-                "words": spans(events, "word", library.rate, end),
+                "words": word_spans(text, events, library.rate, end),
             }
         )
     document = json.dumps({"sample_rate": SAMPLE_RATE, "phrases": entries}, ensure_ascii=False, indent=1)

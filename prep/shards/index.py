@@ -21,6 +21,11 @@ from g4g_core.errors import DatasetError, StorageError
 from prep.shards import schema
 from prep.shards.rows import REBUILD, Row, Rows
 
+__all__ = [
+    "INDEX", "MARKER", "REBUILD", "TAR", "CommittedShard", "Dataset", "Row", "Rows", "Selection", "is_shard_stem",
+    "read_committed", "read_index", "read_selection",
+]  # fmt: skip
+
 Selection = Union[str, "os.PathLike[str]", Collection[str]]
 """A parquet file with a column ``key``, a text file with a key a line, or the keys themselves."""
 
@@ -49,13 +54,26 @@ class CommittedShard:
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The index as a table of ``columns`` (all by default). Raises DatasetError when columns are missing."""
         try:
-            file = pq.ParquetFile(pa.BufferReader(self.index), read_dictionary=["members.list.element"])
-            missing = sorted(set(columns or schema.INDEX.names) - set(file.schema_arrow.names))
-            if missing:
-                raise DatasetError(f"{self.stem}{INDEX} has no column {', '.join(missing)}", REBUILD)
-            return file.read(columns=list(columns) if columns else None)
-        except pa.ArrowException as error:
+            return read_index(self.index, columns)
+        except (pa.ArrowException, ValueError) as error:
             raise DatasetError(f"{self.stem}{INDEX} cannot be read: {error}", REBUILD) from error
+
+
+def read_index(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
+    """The parquet file ``data`` as a table of ``columns`` of :data:`schema.INDEX` (all by default).
+
+    Raises:
+        ValueError or pyarrow.ArrowException: it is no parquet file, or columns are missing or of other types.
+    """
+    file = pq.ParquetFile(pa.BufferReader(data))
+    names = list(columns) if columns is not None else schema.INDEX.names
+    missing = sorted(set(names) - set(file.schema_arrow.names))
+    if missing:
+        raise ValueError(f"it has no column {', '.join(missing)}")
+    wanted = pa.schema([schema.INDEX.field(name) for name in names])
+    # group by group: pyarrow cannot give lists of dictionary values in several chunks
+    groups = [file.read_row_group(group, columns=names) for group in range(file.num_row_groups)]
+    return pa.concat_tables([wanted.empty_table(), *(group.select(names).cast(wanted) for group in groups)])
 
 
 def read_committed(root: str, stem: str) -> CommittedShard:
@@ -160,7 +178,7 @@ class Dataset:
         fields = [schema.INDEX.field(name) for name in names]
         tables = [pa.schema([*fields, pa.field("shard", pa.string())]).empty_table()]
         for shard in self.committed(split):
-            table = shard.table(names).select(names).cast(pa.schema(fields))
+            table = shard.table(names)
             tables.append(table.append_column("shard", pa.array([shard.stem] * len(table), pa.string())))
         return pa.concat_tables(tables)
 

@@ -26,7 +26,7 @@ _REDUCED = (
 )
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
-_DECODE_ERRORS = (ValueError, TypeError, SyntaxError, EOFError, MemoryError, wave.Error, cv2.error)
+_DECODE_ERRORS = (ValueError, TypeError, SyntaxError, EOFError, MemoryError, RecursionError, wave.Error, cv2.error)
 
 
 class CorruptSample(DatasetError):
@@ -135,7 +135,7 @@ def decode_mask(data: Bytes, stored: int, out: np.ndarray) -> None:
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if decoded is None:
         raise ValueError("the PNG cannot be decoded")
-    mask = np.asarray(decoded)
+    mask: np.ndarray = np.asarray(decoded)
     if mask.shape != (stored, stored) or mask.dtype != np.uint8:
         raise ValueError(f"a plane of {mask.shape} {mask.dtype} where {(stored, stored)} uint8 was due")
     side = out.shape[0]

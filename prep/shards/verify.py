@@ -16,7 +16,7 @@ from g4g_core import storage
 from g4g_core.errors import DatasetError
 from prep.shards import schema
 from prep.shards.findings import Code, Finding, Report
-from prep.shards.index import INDEX, MARKER, TAR, is_shard_stem
+from prep.shards.index import INDEX, MARKER, TAR, is_shard_stem, read_index
 from prep.shards.tar_walk import BrokenTar, TarWalk
 from prep.shards.verify_samples import SampleChecks, unsafe_name_reason
 from prep.sources.splits import leaks
@@ -93,13 +93,16 @@ class _Verification:
             info = json.loads(storage.read_bytes(storage.join(self._root, schema.DATASET_FILE)))
             for split in info["splits"].values():
                 list(split["shards"])
+            info = {"sources": {}, "fingerprints": {}, **info}
+            for table in (info["fingerprints"], info["sources"], *info["sources"].values()):
+                table.items()
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             self._found(Code.NO_DATASET, schema.DATASET_FILE, f"is no description of a data set: {error!r}")
             return None
         if info.get("schema_version") != schema.SCHEMA_VERSION:
             detail = f"is {info.get('schema_version')}, this program knows {schema.SCHEMA_VERSION}"
             self._found(Code.SCHEMA_VERSION, schema.DATASET_FILE, detail)
-        return dict(info)
+        return info
 
     def _shards(self, info: Mapping[str, Any] | None) -> dict[str, str]:
         """{stem: split} of the shards that may be opened."""
@@ -155,7 +158,7 @@ class _Verification:
                 f"was written with schema version {marker['schema_version']}, not {schema.SCHEMA_VERSION}"
             )
             self._found(Code.STALE_MARKER, where, detail)
-        known = (info or {}).get("fingerprints", {}).get(stem)
+        known = info["fingerprints"].get(stem) if info else None
         if known is not None and known != marker["fingerprint"]:
             self._found(
                 Code.STALE_MARKER, where, f"{schema.DATASET_FILE} was written over another build of it"
@@ -171,11 +174,7 @@ class _Verification:
         if marker is not None and hashlib.sha256(data).hexdigest() != marker["index_sha256"]:
             self._found(Code.INDEX_SHA256, where, f"is not the file that {stem}{MARKER} knows")
         try:
-            table = pq.read_table(pa.BufferReader(data))
-            missing = [name for name in schema.INDEX.names if name not in table.column_names]
-            if missing:
-                raise ValueError(f"no column {', '.join(missing)}")
-            table = table.select(schema.INDEX.names).cast(schema.INDEX)
+            table = read_index(data)
             table.validate(full=True)
             holes = [
                 field.name for field in schema.INDEX if not field.nullable and table[field.name].null_count
@@ -237,7 +236,7 @@ class _Verification:
             rows = [row for row in self._rows if row["split"] == split]
             self._compare_sums(f"{schema.DATASET_FILE}: splits: {split}", values, rows)
             self._split_list(split, {f"{row['source']}/{row['clip']}" for row in rows})
-        for source, values in info.get("sources", {}).items():
+        for source, values in info["sources"].items():
             rows = [row for row in self._rows if row["source"] == source]
             counted = {name: value for name, value in values.items() if name not in ("clips", "identities")}
             self._compare_sums(f"{schema.DATASET_FILE}: sources: {source}", counted, rows)

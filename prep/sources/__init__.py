@@ -114,14 +114,14 @@ def scan_all(
 def _check_claims(specs: Iterable[ClipSpec], roots: Mapping[str, str]) -> None:
     """Raises SourceError when two sources hold one file: it would be counted twice, perhaps in two splits."""
     absolute = {
-        name: os.path.realpath(storage.local_path(root)) if storage.is_local(root) else root
+        name: os.path.realpath(storage.local_path(root)) if storage.is_local(root) else root.rstrip("/")
         for name, root in roots.items()
     }
     claimed: dict[str, ClipSpec] = {}
     for spec in specs:
         if spec.absent is not None:
             continue
-        other = claimed.setdefault(storage.join(absolute[spec.source], spec.path), spec)
+        other = claimed.setdefault(f"{absolute[spec.source]}/{spec.path}", spec)
         if other.source != spec.source:
             raise SourceError(
                 f"{roots[spec.source]}/{spec.path} belongs to two sources, {other.source} and {spec.source}",

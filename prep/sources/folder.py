@@ -44,11 +44,14 @@ def list_videos(root: storage.Url) -> list[str]:
     """Sorted relative POSIX paths of the videos under ``root``; none where there is no such folder."""
     if storage.is_local(root) and os.path.isfile(storage.local_path(root)):
         raise SourceError(f"{root} is a file", "Name the folder that holds it.")
-    return [
+    paths = [
         path
         for path in storage.list_files(root, recursive=True)
         if naming.is_video(path) and not _hidden(path)
     ]
+    for path in paths:
+        storage.join(root, path)  # refuses now what no later step could open, such as a backslash
+    return paths
 
 
 def _hidden(path: str) -> bool:

@@ -147,5 +147,4 @@ def paint(identity: Identity, portrait: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _soft_mask(polygon: Points, shape: tuple[int, int], sigma: float) -> NDArray[np.float32]:
     mask = np.zeros(shape, dtype=np.uint8)
     cv2.fillPoly(mask, [np.round(polygon * 16).astype(np.int32)], 255, lineType=cv2.LINE_AA, shift=4)
-    blurred: NDArray[np.float32] = cv2.GaussianBlur(mask.astype(np.float32) / 255.0, (0, 0), sigma)
-    return blurred
+    return np.asarray(cv2.GaussianBlur(mask.astype(np.float32) / 255.0, (0, 0), sigma), dtype=np.float32)

@@ -83,8 +83,7 @@ class TalkingPortrait:
         unpose = _unpose(pose)
         swayed = (self._density * self._sway) * (cv2.transform(self._coarse, unpose) - self._coarse)
         size = self._framing.size
-        pixels = cv2.resize(swayed, (size, size), interpolation=cv2.INTER_LINEAR)
-        pixels += self._pixels
+        pixels = self._pixels + np.asarray(cv2.resize(swayed, (size, size)), dtype=np.float32)
         lips = self._rig.lips(mouth)
         self._move_mouth(pixels, mouth, lips, unpose)
         if blink > 0:
@@ -228,7 +227,9 @@ def _teeth_mask() -> Image:
 
 def _resample(image: Image, sources: Floats, density: float) -> Image:
     """``image`` at places [H, W, 2]; sharpened a little where it is enlarged."""
-    result = cv2.remap(image, sources, None, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REFLECT)
+    result = cv2.remap(  # type: ignore[call-overload]
+        image, sources, None, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REFLECT
+    )
     if density > 1.2:
         blurred = cv2.GaussianBlur(result, (0, 0), 0.6 * density)
         result = cv2.addWeighted(result, 1.7, blurred, -0.7, 0.0)

@@ -140,14 +140,15 @@ def on_grid(
 
 
 def video_frames(
-    container: Any, probed: Probe, log: DecodeLog, time_range: tuple[float, float] | None = None
+    container: Any, probed: Probe, log: DecodeLog, *, whole: bool = True
 ) -> Iterator[GridFrame]:
-    """The clip's upright frames on the 25 fps grid (first decode pass)."""
-    start, end = time_range if time_range is not None else (None, None)
-    if start is not None:
-        start += _stream_start(container.streams[probed.video_index])
-    if end is not None:
-        end += _stream_start(container.streams[probed.video_index])
+    """The clip's upright frames on the 25 fps grid (first decode pass).
+
+    Args:
+        whole: the clip is the whole file, not a time range of it.
+    """
+    end = probed.start + probed.duration if not whole else None
+    start = None if whole else probed.start
     last: tuple[int, Frame] | None = None
     for index, timed in on_grid(
         source_frames(container, probed, log, start=start), probed, start=start, end=end
@@ -155,10 +156,6 @@ def video_frames(
         if last is None or last[0] != timed.pts:
             last = (timed.pts, from_av(timed.picture, probed.rotation, probed.pixel_aspect))
         yield GridFrame(index, timed.pts, last[1])
-
-
-def _stream_start(stream: Any) -> float:
-    return float(stream.start_time * stream.time_base) if stream.start_time is not None else 0.0
 
 
 def frames_at(

@@ -23,6 +23,7 @@ class Probe:
         rotation: clockwise degrees by which decoded frames are turned to stand upright.
         pixel_aspect: width of a decoded pixel over its height.
         fps: average frame rate of the source.
+        start: container time of clip frame 0 in seconds: of the first frame, or of the time range.
         duration: of the clip in seconds, as the header (or the annotation's time range) has it.
         video_index, audio_index: positions in ``container.streams``.
     """
@@ -32,6 +33,7 @@ class Probe:
     rotation: int
     pixel_aspect: float
     fps: float
+    start: float
     duration: float
     video_index: int
     audio_index: int
@@ -81,7 +83,10 @@ def probe(
                 f"the annotation wants {start:.2f}-{end:.2f} s of a video of {duration:.2f} s",
             )
         duration = min(end, duration) - start
-    result = Probe(width, height, rotation, aspect, fps, duration, video.index, audio.index)
+    origin = float(first.time) if first.time is not None else 0.0
+    if time_range is not None:
+        origin = stream_start(video) + time_range[0]
+    result = Probe(width, height, rotation, aspect, fps, origin, duration, video.index, audio.index)
     if result.estimated_frames < min_frames:
         return Rejection("probe", Reason.TOO_SHORT, f"{duration:.2f} s are under {min_frames} frames of 40 ms")
     return result
@@ -113,6 +118,11 @@ def _first_frame(container: Any, video: Any) -> Any:
     except (av.error.FFmpegError, OSError) as error:
         failure = describe(error)
     return Rejection("probe", Reason.UNREADABLE, f"no frame can be decoded: {failure}")
+
+
+def stream_start(stream: Any) -> float:
+    """Container time at which a stream begins, in seconds."""
+    return float(stream.start_time * stream.time_base) if stream.start_time is not None else 0.0
 
 
 def _duration(container: Any, video: Any, fps: float) -> float:

@@ -12,6 +12,7 @@ from prep.records import Reason, Rejection
 from prep.stages.decode import GridFrame
 from prep.stages.detection import Detection, Ladder, box_of_landmarks, detect_near
 from prep.stages.frames import Frame
+from prep.landmarks import Refiner, fan_boxes
 from prep.stages.geometry import N_POINTS, canonical_to_frame, overlap, scale_of, transform
 
 POLICIES = ("largest", "speaking", "all")
@@ -81,6 +82,7 @@ class _Face:
     look: np.ndarray
     doubts: int = 0
     missing: int = 0
+    refined: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @property
     def last(self) -> np.ndarray:
@@ -99,10 +101,23 @@ class ShotTracker:
     A face is found by the detector ladder; from then on the box of a frame comes from the landmarks of the frame
     before. Every ``CHECK_EVERY`` frames, and whenever the fit jumps or the face stops looking like itself, the HOG
     detector is asked around the face; if it fails too often the whole ladder decides.
+
+    Args:
+        landmarker: fits the points that faces are followed by.
+        policy: one of :data:`POLICIES`; decides how many faces are followed.
+        refiner: a slower backend whose points replace the tracked ones, ``batch_size`` faces at a time.
     """
 
-    def __init__(self, landmarker: Landmarker, policy: str = "largest") -> None:
+    def __init__(
+        self,
+        landmarker: Landmarker,
+        policy: str = "largest",
+        refiner: Refiner | None = None,
+        batch_size: int = 16,
+    ) -> None:
         self._landmarker = landmarker
+        self._refiner, self._batch_size = refiner, batch_size
+        self._to_refine: list[tuple[_Face, int, Frame]] = []
         self._max_followed = _MAX_FOLLOWED[policy]
         self._ladder = Ladder()
         self._followed: list[_Face] = []
@@ -126,6 +141,8 @@ class ShotTracker:
             for face in self._followed:
                 face.points.append(face.last)
                 face.interpolated.append(face.interpolated[-1])
+            if self._refiner is not None:
+                self._to_refine += [(face, item.index, item.frame) for face in self._followed]
             return
         for face in list(self._followed):
             self._follow(face, item)
@@ -135,12 +152,29 @@ class ShotTracker:
                 self._welcome(item, self._ladder.climb(item.frame, rungs=rungs))
         elif since_start % SCAN_EVERY == 0 and since_start:
             self._welcome(item, self._ladder.climb(item.frame, rungs=1))
+        if self._refiner is not None:
+            seen = [face for face in self._followed if not face.interpolated[-1]]
+            self._to_refine += [(face, item.index, item.frame) for face in seen]
+            if len(self._to_refine) >= self._batch_size:
+                self._refine()
+
+    def _refine(self) -> None:
+        """Fit the waiting faces with the slower backend."""
+        waiting, self._to_refine = self._to_refine, []
+        waiting = [entry for entry in waiting if entry[1] < entry[0].start + len(entry[0].points)]
+        if self._refiner is None or not waiting:
+            return
+        points = np.stack([face.points[index - face.start] for face, index, _ in waiting])
+        fitted, _ = self._refiner.fit([frame.rgb() for _, _, frame in waiting], fan_boxes(points))
+        for (face, index, _), refined in zip(waiting, fitted, strict=True):
+            face.refined[index] = refined
 
     def finish(self) -> list[Track]:
         """All faces of the shot, gaps of up to ``MAX_GAP`` frames interpolated."""
         for face in self._followed:
             self._retire(face)
         self._followed = []
+        self._refine()
         return [_as_track(face) for face in self._done if face.points]
 
     @property
@@ -285,13 +319,16 @@ def _jumps(before: np.ndarray, after: np.ndarray) -> bool:
 
 
 def _as_track(face: _Face) -> Track:
-    points = np.stack(face.points).astype(np.float32)
+    rows = range(face.start, face.start + len(face.points))
+    points = np.stack(
+        [face.refined.get(row, point) for row, point in zip(rows, face.points, strict=True)]
+    ).astype(np.float32)
     unseen = np.array(face.interpolated)
     if unseen.any():
-        rows = np.arange(len(points))
+        numbers = np.arange(len(points))
         flat = points.reshape(len(points), -1)
         for column in range(flat.shape[1]):
-            flat[unseen, column] = np.interp(rows[unseen], rows[~unseen], flat[~unseen, column])
+            flat[unseen, column] = np.interp(numbers[unseen], numbers[~unseen], flat[~unseen, column])
         points = flat.reshape(-1, N_POINTS, 2)
     return Track(face.start, points, unseen)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import hashlib
 import io
 import json
@@ -54,6 +55,7 @@ def clip_pcm(clip: SyntheticClip) -> np.ndarray:
     return (8000 * np.sin(2 * np.pi * rate * seconds) + noise).astype(np.int16)
 
 
+@functools.cache
 def clip_mel(clip: SyntheticClip) -> np.ndarray:
     """float32 [n, 80]: mel of the whole clip."""
     return mel_spectrogram(clip_pcm(clip))
@@ -195,7 +197,7 @@ def crop(generator: np.random.Generator, size: int) -> np.ndarray:
     """uint8 [size, size, 3] RGB: soft noise that a JPEG keeps nearly as it is."""
     noise = generator.uniform(0, 255, (8, 8, 3)).astype(np.float32)
     soft = cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)
-    grain = generator.normal(0, 4, (size, size, 1))
+    grain = generator.normal(0, 2, (size, size, 1))
     return np.clip(soft + grain, 0, 255).astype(np.uint8)
 
 

@@ -32,7 +32,7 @@ def faults(diagnosis: Diagnosis) -> set[str]:
 
 
 def enlarged(root: Path, people: int = 24, **columns: Any) -> Tables:
-    """The tables as if the set had ``people`` people with 100 s each, with ``columns`` set on every sample."""
+    """The tables as if the set had ``people`` people with 100 s each, and ``columns`` on every sample."""
     tables = load_tables(root)
     row = tables.samples.iloc[[0]]
     parts = [
@@ -64,7 +64,7 @@ def test_one_identity_in_two_splits_is_a_fault_that_names_it(root: Path) -> None
     assert diagnosis.verdict is Verdict.UNFIT
     assert diagnosis.exit_code is ExitCode.FINDING
     assert faults(diagnosis) == {"identity in two splits"}
-    assert found(diagnosis, "identity in two splits").names == ("anna (test, train)",)
+    assert found(diagnosis, "identity in two splits").names == ("anna (train, test)",)
     assert "identity in two splits" in diagnosis.why
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from g4g_core.errors import SourceError
+from g4g_core.errors import SourceError, StorageError
 from prep.sources import folder
 
 
@@ -64,3 +64,9 @@ def test_a_folder_may_lie_in_a_store() -> None:
         assert [spec.path for spec in folder.scan("memory://folder-source", name="s")] == ["s1/a.mp4"]
     finally:
         store.rm("/folder-source", recursive=True)
+
+
+def test_a_name_that_no_later_step_could_open_is_refused_at_once(tmp_path: Path) -> None:
+    touch(tmp_path, "back\\slash.mp4")
+    with pytest.raises(StorageError, match="slash"):
+        folder.scan(tmp_path, name="s")

@@ -1,0 +1,109 @@
+"""Mouth masks as bit planes, and the region that a model must redraw."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from prep.shards.schema import MaskBit
+from prep.stages.geometry import (
+    LEFT_EYE,
+    NOSE_BASE,
+    NOSE_TIP,
+    OUTER_LIP,
+    RIGHT_EYE,
+    canonical_to_frame,
+    scale_of,
+    transform,
+)
+
+BLOCK = 8
+"""JPEG spreads a pixel over its 8x8 block (4:4:4): an erased region ends where blocks end."""
+
+_SUBPIXEL_BITS = 4
+_LIP_MARGIN = 0.05  # of the outer eye corners' distance
+
+_SIDE = [
+    *[(0.42, 0.52), (0.58, 0.66), (0.62, 0.90), (0.70, 1.08), (0.77, 1.28), (0.77, 1.38)],
+    *[(0.71, 1.48), (0.59, 1.60), (0.42, 1.68), (0.20, 1.74)],
+]
+ERASE_TEMPLATE = np.array([(-x, y) for x, y in _SIDE] + _SIDE[::-1])
+"""Lower face of the canonical face: sides and chin around every place where the mouth region of more than about 0.2 %
+of frames falls, on people of the clips that may be redistributed. Its upper edge is the nose base."""
+
+
+def mask_planes(landmarks: np.ndarray, size: int) -> np.ndarray:
+    """Bit planes (:class:`prep.shards.schema.MaskBit`) of every frame of a track.
+
+    Args:
+        landmarks: float [T, 68, 2], crop pixels, smoothed.
+        size: side of the crop, px.
+
+    Returns:
+        uint8 [T, size, size].
+    """
+    planes = np.zeros((len(landmarks), size, size), np.uint8)
+    for plane, points in zip(planes, landmarks, strict=True):
+        lips, mouth, lower_face = mouth_regions(points, size)
+        plane |= lips * np.uint8(MaskBit.LIPS)
+        plane |= mouth * np.uint8(MaskBit.MOUTH)
+        plane |= lower_face * np.uint8(MaskBit.LOWER_FACE)
+        plane |= erase_region(points, size) * np.uint8(MaskBit.ERASE)
+    return planes
+
+
+def mouth_regions(points: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Lips, mouth and lower face of one frame, uint8 [size, size] of 0 and 1, each inside the next.
+
+    They show what the mouth does: for losses and metrics only, never for a model's input.
+
+    Args:
+        points: float [68, 2], crop pixels.
+    """
+    unit = float(scale_of(canonical_to_frame(points)))
+    lips = _filled(points[OUTER_LIP], size)
+    reach = max(1, round(_LIP_MARGIN * unit))
+    lips = cv2.dilate(lips, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1)))
+    chin = points[6:11]
+    mouth = _filled(_hull(np.concatenate([points[NOSE_BASE], points[OUTER_LIP], chin])), size) | lips
+    lower_face = _filled(_hull(np.concatenate([points[2:15], points[NOSE_BASE]])), size) | mouth
+    return lips, mouth, lower_face
+
+
+def erase_region(points: np.ndarray, size: int) -> np.ndarray:
+    """What a model must redraw, uint8 [size, size] of 0 and 1, whole 8x8 blocks.
+
+    The template's sides and chin are placed by the similarity from points 17-47 and its upper edge by the nose base
+    (31-35), so that the region is the same whatever the mouth and the jaw do. Blocks that hold a brow,
+    the bridge or tip of the nose (17-30) or an eye (36-47) stay: a model needs them to see the pose.
+
+    Args:
+        points: float [68, 2], crop pixels. Only 17-47 are read.
+    """
+    to_crop = canonical_to_frame(points)
+    outline = transform(to_crop, ERASE_TEMPLATE)
+    nose = points[NOSE_BASE].astype(np.float64)
+    region = _filled(np.concatenate([outline, nose[::-1]]), size) | _filled(_hull(nose), size)
+    blocks = -(-size // BLOCK)
+    padded = np.zeros((blocks * BLOCK, blocks * BLOCK), np.uint8)
+    padded[:size, :size] = region
+    touched = padded.reshape(blocks, BLOCK, blocks, BLOCK).max(axis=(1, 3))
+    kept = np.concatenate([points[17 : NOSE_TIP + 1], points[RIGHT_EYE], points[LEFT_EYE]])
+    # a point belongs to the pixel that it lies on, whichever way a reader rounds
+    low, high = np.floor(kept).astype(int) // BLOCK, np.ceil(kept).astype(int) // BLOCK
+    columns = np.concatenate([low[:, 0], high[:, 0], low[:, 0], high[:, 0]])
+    rows = np.concatenate([low[:, 1], high[:, 1], high[:, 1], low[:, 1]])
+    inside = (rows >= 0) & (rows < blocks) & (columns >= 0) & (columns < blocks)
+    touched[rows[inside], columns[inside]] = 0
+    return np.kron(touched, np.ones((BLOCK, BLOCK), np.uint8))[:size, :size]
+
+
+def _hull(points: np.ndarray) -> np.ndarray:
+    return np.asarray(cv2.convexHull(points.astype(np.float32))[:, 0, :])
+
+
+def _filled(polygon: np.ndarray, size: int) -> np.ndarray:
+    mask = np.zeros((size, size), np.uint8)
+    fixed = np.round(polygon * (1 << _SUBPIXEL_BITS)).astype(np.int32)
+    cv2.fillPoly(mask, [fixed], (1,), shift=_SUBPIXEL_BITS)
+    return mask
