@@ -19,6 +19,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUM
 
 import collections
 import dataclasses
+import functools
 import itertools
 import json
 import platform
@@ -87,7 +88,7 @@ class PeerRecipe:
 
     def item(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """window uint8 [5, 96, 96, 3], reference likewise, mel float32 [80, 16]."""
-        clip = self._clips[self._random.integers(len(self._clips))]
+        clip = self._clips[int(self._random.integers(len(self._clips)))]
         start, other = self._random.choice(clip.frames - FRAMES + 1, 2, replace=clip.frames == FRAMES)
         window, reference = self._window(clip, int(start)), self._window(clip, int(other))
         mel = self._mel(clip.folder / "audio.wav")
@@ -269,7 +270,7 @@ def _rounds(
         for suffix, (ours, floor) in (("", stored), ("_96", small)):
             times[f"ours{suffix}"] = _seconds(ours.item, effort.items)
             prepared = floor.prepare(ours.last_draws(effort.items))
-            times[f"floor{suffix}"] = _timed(lambda floor=floor, prepared=prepared: floor.decode(prepared))[1]
+            times[f"floor{suffix}"] = _timed(functools.partial(floor.decode, prepared))[1]
         rounds.append(times)
     return rounds[1:]
 

@@ -58,6 +58,34 @@ class Timings:
         self._last = now
 
 
+class FrameCache:
+    """Decoded frames of one clip, kept for pass 2 while they fit.
+
+    Args:
+        limit: bytes; a clip that needs more is decoded twice.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._left = limit
+        self._frames: dict[int, Frame] | None = {}
+
+    def add(self, index: int, frame: Frame) -> None:
+        """Keep the frame that stands at clip frame ``index``."""
+        if self._frames is None:
+            return
+        if frame is not self._frames.get(index - 1):
+            self._left -= frame.y.nbytes + frame.u.nbytes + frame.v.nbytes
+        if self._left < 0:
+            self._frames = None
+        else:
+            self._frames[index] = frame
+
+    @property
+    def frames(self) -> Mapping[int, Frame] | None:
+        """All frames by clip frame, or ``None`` where they did not fit."""
+        return self._frames
+
+
 @dataclasses.dataclass(frozen=True)
 class Backends:
     """The networks and predictors of one process, loaded once."""
@@ -127,13 +155,13 @@ class TrackedClip:
 
 
 def track_clip(
-    url: str, spec: ClipSpec, config: BuildConfig, backends: Backends, timings: Timings, cache: dict[int, Frame] | None
+    url: str, spec: ClipSpec, config: BuildConfig, backends: Backends, timings: Timings, cache: FrameCache
 ) -> TrackedClip | Rejection:
     """Pass 1: sound, shots and faces of one clip.
 
     Args:
         url: where the video lies.
-        cache: filled with the clip's frames by clip frame, for pass 2; ``None`` keeps none.
+        cache: filled with the clip's frames for pass 2.
     """
     try:
         with open_media(url) as container:
@@ -203,11 +231,10 @@ def _timed(frames: Iterable[GridFrame], timings: Timings) -> Iterator[GridFrame]
         timings.lap("tracking")
 
 
-def _recorded(frames: Iterable[GridFrame], pts: list[int], cache: dict[int, Frame] | None) -> Iterator[GridFrame]:
+def _recorded(frames: Iterable[GridFrame], pts: list[int], cache: FrameCache) -> Iterator[GridFrame]:
     for item in frames:
         pts.append(item.pts)
-        if cache is not None:
-            cache[item.index] = item.frame
+        cache.add(item.index, item.frame)
         yield item
 
 

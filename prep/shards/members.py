@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import json
+import math
 import wave
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,9 +27,19 @@ _REDUCED = (
     (2, cv2.IMREAD_REDUCED_COLOR_2),
     (1, cv2.IMREAD_COLOR),
 )
+_ERASE = np.uint8(schema.MaskBit.ERASE)
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
-_DECODE_ERRORS = (ValueError, TypeError, SyntaxError, EOFError, MemoryError, RecursionError, wave.Error, cv2.error)
+_DECODE_ERRORS = (
+    ValueError,
+    TypeError,
+    SyntaxError,
+    EOFError,
+    MemoryError,
+    RecursionError,
+    wave.Error,
+    cv2.error,
+)
 
 
 class CorruptSample(DatasetError):
@@ -101,7 +114,8 @@ def decode_frame(data: Bytes, stored: int, out: np.ndarray) -> None:
     """Decode an RGB JPEG of side ``stored`` into ``out``, uint8 [S, S, 3] RGB.
 
     Where S is at most half of ``stored``, the JPEG decoder itself shrinks by 2, 4 or 8 (it then computes smaller
-    blocks) and area averaging does the rest. Raises ValueError for anything that is no such JPEG.
+    blocks, without aliasing); the rest, less than a factor of 2, is bilinear, which at such factors leaves out no
+    pixel and takes a quarter of the time of area averaging. Raises ValueError for anything that is no such JPEG.
     """
     if data[:2] != _JPEG_START or data[-2:] != _JPEG_END:
         raise ValueError(
@@ -118,16 +132,15 @@ def decode_frame(data: Bytes, stored: int, out: np.ndarray) -> None:
             f"a picture of {image.shape[1]}x{image.shape[0]} where {expected}x{expected} was due"
         )
     if side != expected:
-        shrink = side < expected
-        image = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC)
+        image = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
     cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=out)
 
 
 def decode_mask(data: Bytes, stored: int, out: np.ndarray) -> None:
     """Decode an 8-bit grey PNG of side ``stored`` into ``out``, uint8 [S, S] of :class:`schema.MaskBit`.
 
-    Resized by nearest neighbour (pixel centres). When shrinking, ``ERASE`` instead holds for every pixel that covers
-    an erased one: the shrunk crop averages those pixels, and a model must not see a trace of what it has to redraw.
+    Resized by nearest neighbour (pixel centres). When shrinking, ``ERASE`` first grows by the reach of the filter that
+    shrinks the crop (one and a half of the new pixels): a model must not see a trace of what it has to redraw.
     Raises ValueError for anything that is no such PNG.
     """
     if data[:8] != _PNG_START or data[-8:] != _PNG_END:
@@ -139,22 +152,34 @@ def decode_mask(data: Bytes, stored: int, out: np.ndarray) -> None:
     if mask.shape != (stored, stored) or mask.dtype != np.uint8:
         raise ValueError(f"a plane of {mask.shape} {mask.dtype} where {(stored, stored)} uint8 was due")
     side = out.shape[0]
-    if side == stored:
-        out[:] = mask
-        return
-    out[:] = cv2.resize(mask, (side, side), interpolation=cv2.INTER_NEAREST_EXACT)
     if side < stored:
-        erased = (mask & int(schema.MaskBit.ERASE)) * 16  # to 128: a share of half a percent still counts
-        covered = cv2.resize(erased, (side, side), interpolation=cv2.INTER_AREA)
-        out[covered > 0] |= int(schema.MaskBit.ERASE)
+        reach = math.ceil(
+            1.5 * stored / side
+        )  # what an averaged or interpolated pixel of decode_frame draws on
+        erased = cv2.dilate(mask & _ERASE, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
+        mask = mask | np.asarray(erased, np.uint8)
+    if side != stored:
+        mask = np.asarray(cv2.resize(mask, (side, side), interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
+    out[:] = mask
 
 
 def decode_array(data: Bytes, shape: tuple[int, ...]) -> np.ndarray:
     """The float32 array of an ``.npy`` file. Raises ValueError when it is broken or of another shape or type."""
+    header = _npy_header(shape)
+    if data[: len(header)] == header and len(data) == len(header) + 4 * math.prod(shape):
+        return np.frombuffer(data, "<f4", offset=len(header)).reshape(shape).copy()
     array = read_npy(bytes(data))
     if array.shape != shape or array.dtype != np.float32:
         raise ValueError(f"{array.dtype} {list(array.shape)} where float32 {list(shape)} was due")
     return array
+
+
+@functools.lru_cache(4096)
+def _npy_header(shape: tuple[int, ...]) -> bytes:
+    """As the writer makes it: to parse a header costs more than to read what it describes."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return buffer.getvalue()
 
 
 def decode_wav(data: Bytes, n_samples: int) -> np.ndarray:

@@ -220,7 +220,8 @@ def mask_plane(size: int) -> np.ndarray:
 
 def png(plane: np.ndarray) -> bytes:
     """Grey plane as a PNG."""
-    return bytes(cv2.imencode(".png", plane)[1].tobytes())
+    options = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE, cv2.IMWRITE_PNG_COMPRESSION, 6]
+    return bytes(cv2.imencode(".png", plane, options)[1].tobytes())
 
 
 def _counts(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

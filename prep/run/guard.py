@@ -1,0 +1,111 @@
+"""A subprocess that does the dangerous work: native decoders and detectors, on files that may be poison.
+
+A Dask worker is daemonic and may not start ``multiprocessing`` children, and a decoder that crashes would take the
+worker with it. So each worker keeps one plain subprocess, talks to it in JSON lines, kills it when a clip takes too
+long and starts another. The child ends when its parent does, however that ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from g4g_core.errors import G4GError
+
+_ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "NUMEXPR_NUM_THREADS": "1",
+    "OPENCV_FOR_THREADS_NUM": "1",
+}
+"""Two threads sum floats in another order than one: bytes would depend on the machine."""
+
+_START_SECONDS = 120.0
+
+
+class ChildTimeout(Exception):
+    """The child did not answer in time and was killed."""
+
+
+class ChildDied(Exception):
+    """The child ended while it worked; the message says how."""
+
+
+class GuardedProcess:
+    """One persistent child that runs :mod:`prep.run.child`."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._buffer = b""
+
+    def call(self, request: Mapping[str, Any], *, timeout: float) -> dict[str, Any]:
+        """Send one request and wait for its answer.
+
+        Raises:
+            ChildTimeout: no answer within ``timeout`` seconds; the child has been killed.
+            ChildDied: the child crashed.
+            G4GError: the child met an error that the user can mend.
+        """
+        process = self._process
+        if process is None or process.poll() is not None:
+            process = self._start()
+        assert process.stdin is not None
+        try:
+            process.stdin.write(json.dumps(request).encode() + b"\n")
+            process.stdin.flush()
+        except BrokenPipeError:
+            raise ChildDied(self._last_words(process)) from None
+        answer = self._read_line(process, time.monotonic() + timeout)
+        result: dict[str, Any] = json.loads(answer)
+        if "user_error" in result:
+            raise G4GError(*result["user_error"])
+        return result
+
+    def close(self) -> None:
+        """End the child."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        self.close()
+        self._buffer = b""
+        self._process = process = subprocess.Popen(
+            [sys.executable, "-m", "prep.run.child", str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **_ONE_THREAD, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+        self._read_line(process, time.monotonic() + _START_SECONDS)  # "ready": loading models is not the clip's time
+        return process
+
+    def _read_line(self, process: subprocess.Popen[bytes], deadline: float) -> bytes:
+        assert process.stdout is not None
+        while b"\n" not in self._buffer:
+            left = deadline - time.monotonic()
+            ready, _, _ = select.select([process.stdout], [], [], max(0.0, left))
+            if not ready:
+                self.close()
+                raise ChildTimeout
+            chunk = os.read(process.stdout.fileno(), 1 << 16)
+            if not chunk:
+                raise ChildDied(self._last_words(process))
+            self._buffer += chunk
+        line, self._buffer = self._buffer.split(b"\n", 1)
+        return line
+
+    def _last_words(self, process: subprocess.Popen[bytes]) -> str:
+        code = process.wait()
+        self.close()
+        return f"killed by signal {-code}" if code < 0 else f"exit status {code}"

@@ -1,0 +1,199 @@
+"""Where tasks run: in this process, on local workers, or on any Dask cluster. What they do is in ``prep.run.work``."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from g4g_core.errors import G4GError, MissingDependency, UsageError
+from prep.run.guard import ChildDied, ChildTimeout, GuardedProcess
+
+Task = dict[str, Any]
+"""A request for the guarded child, with ``timeout`` in seconds and ``cost`` (about how many seconds it takes)."""
+
+Result = dict[str, Any]
+"""What the child answered, or ``{"timeout": seconds}`` or ``{"died": how}``."""
+
+Handler = Callable[[Task, Result], Iterable[Task]]
+"""Takes a finished task; returns the tasks that follow from it."""
+
+BATCH_SECONDS = 20.0
+"""Small tasks travel together until they are this much work: a lost worker costs no more."""
+
+_MAX_BATCH = 64
+
+
+class Runner(Protocol):
+    """Runs tasks until none are left."""
+
+    def run(self, tasks: Iterable[Task], handle: Handler) -> None: ...
+
+
+def execute(tasks: Sequence[Task]) -> list[Result]:
+    """Run tasks one after the other in this thread's guarded child."""
+    return [_execute_one(task) for task in tasks]
+
+
+_local = threading.local()
+
+
+def _execute_one(task: Task) -> Result:
+    guard: GuardedProcess | None = getattr(_local, "guard", None)
+    if guard is None:
+        guard = _local.guard = GuardedProcess()
+    try:
+        return guard.call(task, timeout=task["timeout"])
+    except ChildTimeout:
+        return {"timeout": task["timeout"]}
+    except ChildDied as error:
+        return {"died": str(error)}
+    except G4GError as error:
+        return {"user_error": [error.what, error.mend]}
+
+
+def close_guard() -> None:
+    """End this thread's guarded child."""
+    guard: GuardedProcess | None = getattr(_local, "guard", None)
+    if guard is not None:
+        guard.close()
+        _local.guard = None
+
+
+class SyncRunner:
+    """One task after the other, in this process and its guarded child."""
+
+    description = "in this process"
+
+    def run(self, tasks: Iterable[Task], handle: Handler) -> None:
+        waiting = collections.deque(tasks)
+        while waiting:
+            task = waiting.popleft()
+            waiting.extendleft(handle(task, _checked(_execute_one(task))))
+
+
+class DaskRunner:
+    """Tasks on the workers of a Dask cluster, a bounded number in flight."""
+
+    def __init__(self, client: Any, resources: Mapping[str, float] | None = None) -> None:
+        self._client = client
+        self._resources = dict(resources or {})
+        self._sent = 0
+
+    @property
+    def description(self) -> str:
+        return f"on {self._count_workers()} Dask workers, dashboard {self._client.dashboard_link}"
+
+    def _count_workers(self) -> int:
+        return max(1, len(self._client.ncores()))
+
+    def run(self, tasks: Iterable[Task], handle: Handler) -> None:
+        from distributed import as_completed
+
+        waiting = collections.deque(tasks)
+        total = sum(task["cost"] for task in waiting)
+        largest = max(1.0, min(BATCH_SECONDS, total / (4 * self._count_workers())))
+        running = as_completed()
+        in_flight: dict[str, list[Task]] = {}
+        while waiting or in_flight:
+            while waiting and len(in_flight) < 2 * self._count_workers() + 1:
+                batch = _take_batch(waiting, largest)
+                future = self._submit(batch)
+                in_flight[future.key] = batch
+                running.add(future)
+            future = next(running)
+            batch = in_flight.pop(future.key)
+            for task, result in self._results(future, batch, waiting):
+                waiting.extendleft(handle(task, _checked(result)))
+            future.release()
+
+    def _submit(self, batch: list[Task]) -> Any:
+        self._sent += 1
+        return self._client.submit(
+            execute, batch, key=f"g4g-{self._sent}-{id(self)}", pure=False, resources=self._resources or None
+        )
+
+    @staticmethod
+    def _results(
+        future: Any, batch: list[Task], waiting: collections.deque[Task]
+    ) -> Iterator[tuple[Task, Result]]:
+        """Results of a batch. A batch that killed its workers is sent again task by task, to find the guilty one."""
+        from distributed import KilledWorker
+
+        error = future.exception()
+        if error is None:
+            yield from zip(batch, future.result(), strict=True)
+        elif not isinstance(error, KilledWorker):
+            raise error
+        elif len(batch) == 1:
+            yield batch[0], {"died": "its Dask worker was killed several times"}
+        else:
+            waiting.extendleft({**task, "cost": BATCH_SECONDS} for task in batch)
+
+
+def _take_batch(waiting: collections.deque[Task], largest: float) -> list[Task]:
+    batch = [waiting.popleft()]
+    cost = batch[0]["cost"]
+    while waiting and cost + waiting[0]["cost"] <= largest and len(batch) < _MAX_BATCH:
+        batch.append(waiting.popleft())
+        cost += batch[-1]["cost"]
+    return batch
+
+
+def _checked(result: Result) -> Result:
+    if "user_error" in result:
+        raise G4GError(*result["user_error"])
+    return result
+
+
+@contextlib.contextmanager
+def open_runner(
+    workers: int | None, scheduler: str | None, *, resources: Mapping[str, float] | None = None
+) -> Iterator[Any]:
+    """The runner that the user asked for.
+
+    Args:
+        workers: number of local worker processes; used where ``scheduler`` is not given.
+        scheduler: ``sync`` (this process), or the address of a running Dask scheduler (``tcp://host:8786``).
+        resources: Dask worker resources that a task needs, e.g. ``{"GPU": 1}``.
+    """
+    if scheduler == "sync":
+        try:
+            yield SyncRunner()
+        finally:
+            close_guard()
+        return
+    try:
+        from distributed import Client, LocalCluster
+    except ModuleNotFoundError as error:
+        raise MissingDependency(f"workers need the Python package {error.name}", "Use --scheduler sync.") from error
+    import dask
+
+    dask.config.set({"distributed.scheduler.allowed-failures": 3, "distributed.comm.timeouts.connect": "20s"})
+    if scheduler is not None:
+        try:
+            client = Client(scheduler, timeout="20s")
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f"no Dask scheduler answers at {scheduler}: {error}", "Start one with: dask scheduler"
+            ) from error
+        with client:
+            if not client.ncores():
+                client.wait_for_workers(1, timeout=120)
+            yield DaskRunner(client, resources)
+        return
+    logging.getLogger("distributed").setLevel(logging.ERROR)
+    cluster = LocalCluster(
+        n_workers=max(1, workers or 1),
+        threads_per_worker=1,
+        processes=True,
+        memory_limit=0,  # frames live in the guarded children, which bound themselves
+        dashboard_address="127.0.0.1:0",
+        silence_logs=logging.ERROR,
+        resources=dict(resources or {}),
+    )
+    with cluster, Client(cluster) as client:
+        yield DaskRunner(client, resources)

@@ -1,0 +1,190 @@
+"""What the guarded child does for its worker: requests in, small answers out; files are committed as it goes.
+
+A unit is a clip. Its folder holds ``clip.json`` (what pass 1 found), for long clips ``tracks.npz``, and per part
+``part-000.tar`` and ``part-000.json``; each JSON is written after the files it speaks of, and carries the fingerprint
+of everything that its bytes depend on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from g4g_core import storage
+from prep.config import BuildConfig
+from prep.media import explain_failure, open_media
+from prep.records import ClipSpec, Reason, Rejection
+from prep.run.passes import (
+    Backends,
+    FrameCache,
+    Timings,
+    TrackedClip,
+    encode_part,
+    load_tracks,
+    save_tracks,
+    track_clip,
+)
+from prep.stages.probe import probe
+
+CLIP_FILE = "clip.json"
+TRACKS_FILE = "tracks.npz"
+
+
+def part_stem(part: int) -> str:
+    return f"part-{part:03d}"
+
+
+def unit_folder(work: str, uid: str) -> str:
+    """Where a clip's files lie: hashed, because clip ids may be longer than file names."""
+    name = hashlib.sha256(uid.encode()).hexdigest()[:24]
+    return storage.join(work, "units", name[:2], name)
+
+
+def probe_clips(request: Mapping[str, Any]) -> dict[str, Any]:
+    """``probe``: headers and content hashes of clips, one answer each, in order."""
+    config = BuildConfig.model_validate(request["config"])
+    hashes: dict[str, str] = {}
+    answers = []
+    for item in request["clips"]:
+        spec, url = ClipSpec.from_json(item["spec"]), item["url"]
+        found = _probe(url, spec, config)
+        if isinstance(found, Rejection) and found.reason is Reason.SOURCE_MISSING:
+            answers.append({"rejection": dataclasses.asdict(found)})
+            continue
+        if url not in hashes:
+            hashes[url] = _content_sha256(url)
+        key = "rejection" if isinstance(found, Rejection) else "probe"
+        answers.append({"content_sha256": hashes[url], key: dataclasses.asdict(found)})
+    return {"answers": answers}
+
+
+def _probe(url: str, spec: ClipSpec, config: BuildConfig) -> Any:
+    import av
+
+    try:
+        with open_media(url) as container:
+            return probe(container, time_range=spec.time_range, min_frames=config.min_frames)
+    except (av.error.FFmpegError, OSError, EOFError) as error:
+        return explain_failure(url, error)
+
+
+def _content_sha256(url: str) -> str:
+    hasher = hashlib.sha256()
+    with storage.open_read(url) as stream:
+        while chunk := stream.read(1 << 20):
+            hasher.update(chunk)
+    return hasher.hexdigest()
+
+
+def process_clip(request: Mapping[str, Any]) -> dict[str, Any]:
+    """``clip``: pass 1, and pass 2 at once where the clip is one part."""
+    spec = ClipSpec.from_json(request["spec"])
+    config = BuildConfig.model_validate(request["config"])
+    folder, url = request["folder"], request["url"]
+    timings = Timings()
+    long = request["estimated_frames"] > config.part_frames
+    cache = FrameCache(0 if long else config.cache_mb << 20)
+    found = track_clip(url, spec, config, _backends(config.landmarks, config.batch_size), timings, cache)
+    record: dict[str, Any] = {"fingerprint": request["fingerprint"], "uid": spec.uid}
+    if isinstance(found, Rejection):
+        record |= {"outcome": "rejected", "rejection": dataclasses.asdict(found), "parts": 0}
+    else:
+        parts = found.parts(config.part_frames)
+        record |= {"outcome": "ok", "parts": len(parts), **_facts(found)}
+        if len(parts) > 1:
+            storage.write_bytes(storage.join(folder, TRACKS_FILE), save_tracks(found))
+        else:
+            _write_part(request, spec, found, 0, config, cache, timings)
+    record["seconds"] = {stage: round(seconds, 4) for stage, seconds in sorted(timings.seconds.items())}
+    storage.write_json(storage.join(folder, CLIP_FILE), record)
+    return {"outcome": record["outcome"], "parts": record["parts"]}
+
+
+def process_part(request: Mapping[str, Any]) -> dict[str, Any]:
+    """``part``: pass 2 of one part of a long clip."""
+    spec = ClipSpec.from_json(request["spec"])
+    config = BuildConfig.model_validate(request["config"])
+    tracked = load_tracks(storage.read_bytes(storage.join(request["folder"], TRACKS_FILE)))
+    cache = FrameCache(0)
+    _write_part(request, spec, tracked, request["part"], config, cache, Timings())
+    return {"outcome": "ok"}
+
+
+def _write_part(
+    request: Mapping[str, Any],
+    spec: ClipSpec,
+    tracked: TrackedClip,
+    part: int,
+    config: BuildConfig,
+    cache: FrameCache,
+    timings: Timings,
+) -> None:
+    stem = storage.join(request["folder"], part_stem(part))
+    pieces = tracked.parts(config.part_frames)[part]
+    kept = cache.frames or None
+    before = dict(timings.seconds)
+    with storage.atomic_writer(f"{stem}.tar") as stream:
+        rows = encode_part(
+            request["url"], spec, tracked, pieces, request["content_sha256"], config, kept, stream, timings
+        )
+        n_bytes = stream.tell()
+    spent = {stage: round(seconds - before.get(stage, 0.0), 4) for stage, seconds in timings.seconds.items()}
+    record = {"fingerprint": request["fingerprint"], "rows": rows, "bytes": n_bytes, "seconds": spent}
+    storage.write_json(f"{stem}.json", record)
+
+
+def _facts(clip: TrackedClip) -> dict[str, Any]:
+    """What the manifest says of a clip that gave samples."""
+    return {
+        "partial": [dataclasses.asdict(rejection) for rejection in clip.partial],
+        "clip_frames": clip.n_frames,
+        "width": clip.probe.width,
+        "height": clip.probe.height,
+        "fps": round(clip.probe.fps, 4),
+        **clip.facts,
+    }
+
+
+@functools.cache
+def _backends(name: str, batch_size: int) -> Backends:
+    from prep.landmarks.dlib import DlibLandmarks
+
+    if name == "fan":
+        from prep.landmarks.fan import FanLandmarks
+
+        return Backends(DlibLandmarks(), FanLandmarks(batch_size=batch_size))
+    return Backends(DlibLandmarks())
+
+
+def _crash(request: Mapping[str, Any]) -> dict[str, Any]:
+    """``crash``: end as a native library would; for tests of the guard."""
+    os.abort()
+
+
+def _sleep(request: Mapping[str, Any]) -> dict[str, Any]:
+    """``sleep``: hang; for tests of the guard."""
+    import time
+
+    time.sleep(float(request["seconds"]))
+    return {}
+
+
+def assemble(request: Mapping[str, Any]) -> dict[str, Any]:
+    """``assemble``: join committed parts to a shard; see :mod:`prep.shards.assemble`."""
+    from prep.shards.assemble import assemble_shard
+
+    return assemble_shard(request)
+
+
+OPERATIONS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+    "probe": probe_clips,
+    "clip": process_clip,
+    "part": process_part,
+    "assemble": assemble,
+    "crash": _crash,
+    "sleep": _sleep,
+}
