@@ -1,11 +1,13 @@
-"""How fast training windows come from shards, beside the recipe that Wav2Lip's users run, and beside bare decoding.
+# ruff: noqa: E402 - thread counts must stand before anything loads a BLAS
+"""How fast training windows come from shards, beside the recipe of Wav2Lip's users, and beside bare decoding.
 
-The peer recipe, from its published facts: a folder of JPEG crops and an ``audio.wav`` per clip; an item is a random
-window of five frames and a random reference window of five more, each read with ``cv2.imread`` and resized to 96 px,
-and the mel of the whole clip, made anew for every item with ``librosa.load`` and an STFT, from which 16 columns are cut.
-Ours gives the same ten frames, the masks of five of them, landmarks and the mel windows. Both give uint8 pictures.
+The peer recipe, from its published facts: a folder of JPEG crops and an ``audio.wav`` per clip; an item is a
+random window of five frames and a random reference window of five more, each read with ``cv2.imread`` and
+resized to 96 px, and the mel of the whole clip, made anew for every item with ``librosa.load`` and an STFT,
+from which 16 columns are cut. Ours gives the same ten frames, the masks of five of them, landmarks and the mel
+windows. Both give uint8 pictures.
 
-All are measured in one process with one thread each, by turns, so that a busy machine slows all of them alike.
+All are measured in one process with one thread each, by turns, so that a busy machine slows all alike.
 
     python -m benchmarks.loader --shards DIR [--split train] [--out loader.json] [--quick]
 """
@@ -15,7 +17,7 @@ from __future__ import annotations
 import os
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")  # before anything loads a BLAS
+    os.environ.setdefault(_name, "1")
 
 import collections
 import dataclasses
@@ -37,86 +39,41 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.wav2lip_recipe import FRAMES, PEER_SIZE, ClipFolder, PeerRecipe, unpack
 from g4g_core import storage
 from g4g_core.errors import UsageError
-from prep.records import FPS, SAMPLE_RATE
+from prep.records import FPS
 from prep.shards import schema
 from prep.shards.access import SampleReader
 from prep.shards.index import Dataset
 from prep.shards.order import Draw
 from prep.shards.reader import IndexedReader
 from prep.shards.rows import Row
-from prep.shards.sample import wav_bytes
 
-FRAMES = 5
-PEER_SIZE = 96
 LENGTH_BINS = ((0, 4), (4, 8), (8, 16), (16, 32), (32, 10_000))  # seconds
 
 
 @dataclasses.dataclass(frozen=True)
 class Effort:
-    """How long to measure: rounds, items of each contender a round, and items a round for each bin of lengths."""
+    """How long to measure: rounds and items of each contender a round; the same for each bin of lengths.
+
+    Many short rounds: what else the machine does then falls on all contenders of a round, or is an outlier.
+    """
 
     rounds: int
     items: int
+    bin_rounds: int
     bin_items: int
 
 
-FULL = Effort(rounds=15, items=60, bin_items=20)
-QUICK = Effort(rounds=2, items=3, bin_items=2)
-
-
-@dataclasses.dataclass(frozen=True)
-class ClipFolder:
-    """A clip unpacked for the peer: ``folder`` with ``0.jpg`` ... and ``audio.wav``, of ``frames`` frames."""
-
-    folder: Path
-    frames: int
-
-
-class PeerRecipe:
-    """Items as Wav2Lip's data set class makes them (without its conversion to float, which ours leaves to others)."""
-
-    def __init__(self, clips: Sequence[ClipFolder], seed: int = 0) -> None:
-        import librosa
-        from scipy.signal import lfilter
-
-        self._librosa, self._lfilter = librosa, lfilter
-        self._basis = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=800, n_mels=80, fmin=55, fmax=7600)
-        self._clips = clips
-        self._random = np.random.default_rng(seed)
-
-    def item(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """window uint8 [5, 96, 96, 3], reference likewise, mel float32 [80, 16]."""
-        clip = self._clips[int(self._random.integers(len(self._clips)))]
-        start, other = self._random.choice(clip.frames - FRAMES + 1, 2, replace=clip.frames == FRAMES)
-        window, reference = self._window(clip, int(start)), self._window(clip, int(other))
-        mel = self._mel(clip.folder / "audio.wav")
-        first = min(int(80 * start / FPS), len(mel) - 16)
-        return window, reference, mel[first : first + 16].T
-
-    def _window(self, clip: ClipFolder, start: int) -> np.ndarray:
-        frames = []
-        for number in range(start, start + FRAMES):
-            image = cv2.imread(str(clip.folder / f"{number}.jpg"))
-            frames.append(cv2.resize(np.asarray(image), (PEER_SIZE, PEER_SIZE)))
-        return np.stack(frames)
-
-    def _mel(self, path: Path) -> np.ndarray:
-        wave, _ = self._librosa.load(path, sr=SAMPLE_RATE)
-        spectrum = self._librosa.stft(
-            y=self._lfilter([1, -0.97], [1], wave), n_fft=800, hop_length=200, win_length=800
-        )
-        decibels = 20 * np.log10(np.maximum(1e-5, self._basis @ np.abs(spectrum))) - 20
-        return np.clip(8 * (decibels + 100) / 100 - 4, -4, 4).T.astype(np.float32)
+FULL = Effort(rounds=80, items=12, bin_rounds=20, bin_items=12)
+QUICK = Effort(rounds=2, items=3, bin_rounds=2, bin_items=2)
 
 
 class OurReader:
     """Windows from the indexed reader, epoch after epoch, and the draws they came from."""
 
-    def __init__(
-        self, dataset: Dataset, split: str, size: int | None, keys: frozenset[str] | None = None
-    ) -> None:
+    def __init__(self, dataset: Dataset, split: str, size: int | None, keys: frozenset[str] | None = None) -> None:
         self._reader = IndexedReader(dataset, split, frames=FRAMES, size=size, selection=keys)
         self._windows = itertools.chain.from_iterable(iter(self._reader) for _ in itertools.count())
         self._given = 0
@@ -128,9 +85,7 @@ class OurReader:
     def last_draws(self, count: int) -> list[Draw]:
         """What the last ``count`` items were made of (skipped samples would shift them: none is expected)."""
         if self._reader.skipped:
-            raise UsageError(
-                "the data set has damaged samples", "Measure on one that 'g4g-prep verify' passes."
-            )
+            raise UsageError("the data set has damaged samples", "Measure on one that 'g4g-prep verify' passes.")
         places = (divmod(n, self._reader.windows_per_epoch) for n in range(self._given - count, self._given))
         return [self._reader.draw(epoch, position) for epoch, position in places]
 
@@ -160,7 +115,7 @@ class DecodeFloor:
                 cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
 
     def _flag(self, row: Row) -> int:
-        """The same choice as :func:`prep.shards.members.decode_frame`: let the decoder shrink where it can."""
+        """As :func:`prep.shards.members.decode_frame` chooses: let the decoder shrink where it can."""
         size = self._size or row.size
         flags = (
             (8, cv2.IMREAD_REDUCED_COLOR_8),
@@ -170,9 +125,7 @@ class DecodeFloor:
         return next((flag for factor, flag in flags if size * factor <= row.size), cv2.IMREAD_COLOR)
 
 
-def measure(
-    shards: str, split: str | None, effort: Effort, scratch: Path, min_seconds: float = 8.0
-) -> dict[str, Any]:
+def measure(shards: str, split: str | None, effort: Effort, scratch: Path, min_seconds: float = 8.0) -> dict[str, Any]:
     """All measurements, as plain values.
 
     Args:
@@ -201,9 +154,7 @@ def measure(
     peer, peer_start = _timed(lambda: _first(PeerRecipe([folders[name] for name in long_clips])))
     stored, our_start = _timed(lambda: _first(OurReader(Dataset.open(shards), split, None, long_keys)))
     small = _first(OurReader(dataset, split, PEER_SIZE, long_keys))
-    rounds = _rounds(
-        peer, (stored, DecodeFloor(dataset, None)), (small, DecodeFloor(dataset, PEER_SIZE)), effort
-    )
+    rounds = _rounds(peer, (stored, DecodeFloor(dataset, None)), (small, DecodeFloor(dataset, PEER_SIZE)), effort)
     return {
         "what": "training windows: 5 frames + 5 reference frames + mel (ours: with masks and landmarks)",
         "split": split,
@@ -232,29 +183,6 @@ def measure(
             "librosa": sys.modules["librosa"].__version__,
         },
     }
-
-
-def unpack(dataset: Dataset, split: str, scratch: Path) -> tuple[dict[str, ClipFolder], dict[str, list[str]]]:
-    """Write every clip's frames and sound as the peer wants them; also the keys of each clip's samples."""
-    reader = SampleReader(dataset)
-    rows: dict[str, list[Row]] = collections.defaultdict(list)
-    for row in dataset.rows(split):
-        rows[f"{row.source}-{row.clip}"].append(row)
-    folders: dict[str, ClipFolder] = {}
-    for number, (name, parts) in enumerate(rows.items()):
-        parts.sort(key=lambda row: (row.frame_start, row.key))
-        folder = scratch / f"{number:06d}"
-        folder.mkdir()
-        count = 0
-        for row in parts:
-            for data in reader.read(row, [schema.frame_suffix(i) for i in range(row.n_frames)]):
-                (folder / f"{count}.jpg").write_bytes(data)
-                count += 1
-        pcm = np.concatenate([reader.pcm(row) for row in parts])
-        (folder / "audio.wav").write_bytes(wav_bytes(pcm))
-        if count >= FRAMES:
-            folders[name] = ClipFolder(folder, count)
-    return folders, {name: [row.key for row in parts] for name, parts in rows.items()}
 
 
 def _rounds(
@@ -290,11 +218,9 @@ def _by_length(
             ours = OurReader(dataset, split, None, frozenset(usable))
             contenders.append(((low, high), len(names), peer, ours))
     times: dict[tuple[int, int], list[tuple[float, float]]] = collections.defaultdict(list)
-    for _ in range(effort.rounds + 1):
+    for _ in range(effort.bin_rounds + 1):
         for bounds, _count, peer, ours in contenders:
-            times[bounds].append(
-                (_seconds(peer.item, effort.bin_items), _seconds(ours.item, effort.bin_items))
-            )
+            times[bounds].append((_seconds(peer.item, effort.bin_items), _seconds(ours.item, effort.bin_items)))
     return [
         {
             "seconds": list(bounds),
@@ -307,9 +233,10 @@ def _by_length(
 
 
 def _ratio(rounds: Sequence[dict[str, float]], above: str, below: str) -> dict[str, float]:
-    """time(above) / time(below), each within its round."""
+    """time(above) / time(below) within a round: median and the 10th and 90th percentile of the rounds."""
     ratios = sorted(times[above] / times[below] for times in rounds)
-    return {"median": statistics.median(ratios), "min": ratios[0], "max": ratios[-1]}
+    tenth = len(ratios) // 10
+    return {"median": statistics.median(ratios), "p10": ratios[tenth], "p90": ratios[-1 - tenth]}
 
 
 def _first(contender: Any) -> Any:
@@ -334,14 +261,12 @@ def tables(result: dict[str, Any]) -> Iterator[Table]:
     """The result for people."""
     rates, ratios = result["items_per_second"], result["ratios"]
     title = f"{result['clips']} clips of {result['median_clip_seconds']:.1f} s (median), {result['size']} px"
-    table = Table(
-        "contender", "items/s", "ms/item", "against the peer", "against its decode floor", title=title
-    )
+    table = Table("contender", "items/s", "ms/item", "against the peer", "against its decode floor", title=title)
 
     def against(name: str) -> str:
         if name not in ratios:
             return ""
-        return f"{ratios[name]['median']:.2f}x ({ratios[name]['min']:.2f}-{ratios[name]['max']:.2f})"
+        return f"{ratios[name]['median']:.2f}x ({ratios[name]['p10']:.2f}-{ratios[name]['p90']:.2f})"
 
     labels = {
         "peer": "Wav2Lip's recipe, 96 px",
@@ -355,11 +280,12 @@ def tables(result: dict[str, Any]) -> Iterator[Table]:
         over_floor = against(f"{name}_time_over_floor")
         table.add_row(label, f"{rate:.1f}", f"{1000 / rate:.2f}", against(f"{name}_over_peer"), over_floor)
     yield table
-    lengths = Table("clip length", "clips", "peer ms/item", "ours ms/item", title="cost against clip length")
+    lengths = Table("clip length", "clips", "peer ms/item", "ours ms/item", "ratio", title="cost against clip length")
     for row in result["by_clip_length"]:
         low, high = row["seconds"]
         label = f"{low}-{high} s" if high < LENGTH_BINS[-1][1] else f"{low} s and more"
-        lengths.add_row(label, str(row["clips"]), f"{row['peer_ms']:.2f}", f"{row['ours_ms']:.2f}")
+        peer, ours = row["peer_ms"], row["ours_ms"]
+        lengths.add_row(label, str(row["clips"]), f"{peer:.2f}", f"{ours:.2f}", f"{peer / ours:.2f}x")
     yield lengths
     startup = Table("start-up", "seconds", title="until the first item (imports of the peer included)")
     for name, seconds in result["startup_seconds"].items():
@@ -370,12 +296,8 @@ def tables(result: dict[str, Any]) -> Iterator[Table]:
 @click.command(help=__doc__.split("\n", 1)[0] if __doc__ else None)
 @click.option("--shards", required=True, help="A data set made by g4g-prep build-shards (folder or URL).")
 @click.option("--split", default=None, help="Which split to read; the largest by default.")
-@click.option(
-    "--min-seconds", default=8.0, show_default=True, help="Shorter clips only count in the length table."
-)
-@click.option(
-    "--out", type=click.Path(dir_okay=False), default=None, help="Write the numbers there, as JSON."
-)
+@click.option("--min-seconds", default=8.0, show_default=True, help="Shorter clips only count in the length table.")
+@click.option("--out", type=click.Path(dir_okay=False), default=None, help="Write the numbers there, as JSON.")
 @click.option("--quick", is_flag=True, help="A few items only: does it run? The numbers then mean little.")
 def main(shards: str, split: str | None, min_seconds: float, out: str | None, quick: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="loader-bench-") as scratch:

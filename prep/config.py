@@ -9,8 +9,6 @@ import pydantic
 from g4g_core.config import Config
 from prep.records import FPS
 
-JPEG_QUALITY = 95
-
 
 class BuildConfig(Config):
     """How clips become shards. Every field is a command-line option and a YAML key of the same name.

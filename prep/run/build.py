@@ -460,6 +460,7 @@ class Build:
             "config": self.config.model_dump(mode="json", include=_RECORDED_FIELDS),
             "splits": splits,
             "sources": sources,
+            "fingerprints": {shard.name: shard.content for shard in layout},
             "leaks": [str(leak) for leak in leaks(samples)],
         }
         storage.write_json(storage.join(self.out, schema.DATASET_FILE), dataset)

@@ -15,16 +15,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import av
-import cv2
 import numpy as np
 
-from prep.config import JPEG_QUALITY, BuildConfig
+from prep.config import BuildConfig
 from prep.landmarks import Refiner, fan_boxes
 from prep.media import describe, explain_failure, open_media
 from prep.records import FPS, SAMPLES_PER_FRAME, ClipSpec, CropHint, Reason, Rejection
 from prep.shards import schema
 from prep.shards.sample import Sample, TarAppender, json_bytes
-from prep.stages import quality, segments
+from prep.stages import encode, quality, segments
 from prep.stages.crop import CROP_VERSION, CropTrack, crop_track, smooth_landmarks
 from prep.stages.decode import DecodeLog, GridFrame, decode_audio, frames_at, trim_to_shorter, video_frames
 from prep.stages.frames import Frame
@@ -459,13 +458,13 @@ def _sample(
             float(shot.crop.x[row]), float(shot.crop.y[row]), float(shot.crop.side[row]), config.size
         )
         timings.lap("crop")
-        pictures.append(_jpeg(rgb))
+        pictures.append(encode.jpeg(rgb))
         timings.lap("jpeg")
         if offset % 5 == 0:
             sharp.append(quality.sharpness(rgb))
             bright.append(quality.brightness(rgb))
             timings.lap("quality")
-    masks = [_png(plane) for plane in mask_planes(smooth, config.size)]
+    masks = [encode.png(plane) for plane in mask_planes(smooth, config.size)]
     timings.lap("masks")
     sync = SyncReading()
     key = schema.sample_key(spec.source, spec.clip, shot.number, segment)
@@ -539,26 +538,6 @@ def _words_inside(spec: ClipSpec, start: int, stop: int) -> list[dict[str, Any]]
         for word in spec.words
         if word.end > start / FPS and word.start < stop / FPS
     ]
-
-
-def _jpeg(rgb: np.ndarray) -> bytes:
-    options = [
-        cv2.IMWRITE_JPEG_QUALITY,
-        JPEG_QUALITY,
-        cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
-        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
-    ]
-    ok, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), options)
-    if not ok:
-        raise RuntimeError("OpenCV could not encode a JPEG")
-    return data.tobytes()
-
-
-def _png(plane: np.ndarray) -> bytes:
-    ok, data = cv2.imencode(".png", plane, [cv2.IMWRITE_PNG_COMPRESSION, 4])
-    if not ok:
-        raise RuntimeError("OpenCV could not encode a PNG")
-    return data.tobytes()
 
 
 def save_tracks(clip: TrackedClip) -> bytes:

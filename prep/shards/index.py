@@ -83,9 +83,7 @@ def read_committed(root: str, stem: str) -> CommittedShard:
         DatasetError: the shard has no commit marker, or its marker does not fit the tar's size or the index.
     """
     if not is_shard_stem(stem):
-        raise DatasetError(
-            f"{schema.DATASET_FILE} names a shard {stem!r}, which is no plain file name", REBUILD
-        )
+        raise DatasetError(f"{schema.DATASET_FILE} names a shard {stem!r}, which is no plain file name", REBUILD)
     urls = {suffix: storage.join(root, stem + suffix) for suffix in (TAR, INDEX, MARKER)}
     for suffix in (MARKER, INDEX, TAR):
         if not storage.exists(urls[suffix]):
@@ -205,7 +203,7 @@ class Dataset:
         """The sample ``key``, looked up in all splits. Raises DatasetError when there is none."""
         for split in self.splits:
             for shard in self.committed(split):
-                keys = shard.table(["key"]).column("key").to_pylist()
+                keys: list[str] = shard.table(["key"]).column("key").to_pylist()
                 if key in keys:
                     return Rows.of_shard(shard)[keys.index(key)]
         raise DatasetError(f"{self.root} has no sample {key!r}", "Its keys stand in the parquet files.")
@@ -222,6 +220,4 @@ def read_selection(selection: Selection) -> frozenset[str]:
             return frozenset(pq.read_table(pa.BufferReader(data), columns=["key"]).column("key").to_pylist())
         return frozenset(line.strip() for line in data.decode("utf-8-sig").splitlines() if line.strip())
     except (StorageError, pa.ArrowException, ValueError, KeyError) as error:
-        raise DatasetError(
-            f"{url} is not a selection: {error}", "Make one with 'g4g-prep select'."
-        ) from error
+        raise DatasetError(f"{url} is not a selection: {error}", "Make one with 'g4g-prep select'.") from error

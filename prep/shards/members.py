@@ -118,9 +118,7 @@ def decode_frame(data: Bytes, stored: int, out: np.ndarray) -> None:
     pixel and takes a quarter of the time of area averaging. Raises ValueError for anything that is no such JPEG.
     """
     if data[:2] != _JPEG_START or data[-2:] != _JPEG_END:
-        raise ValueError(
-            "not a whole JPEG"
-        )  # the decoder would fill what is missing with grey and say nothing
+        raise ValueError("not a whole JPEG")  # the decoder would fill what is missing with grey and say nothing
     side = out.shape[0]
     factor, flag = next((f, flag) for f, flag in _REDUCED if f == 1 or side * f <= stored)
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -128,9 +126,7 @@ def decode_frame(data: Bytes, stored: int, out: np.ndarray) -> None:
         raise ValueError("the JPEG cannot be decoded")
     expected = -(-stored // factor)
     if image.shape != (expected, expected, 3):
-        raise ValueError(
-            f"a picture of {image.shape[1]}x{image.shape[0]} where {expected}x{expected} was due"
-        )
+        raise ValueError(f"a picture of {image.shape[1]}x{image.shape[0]} where {expected}x{expected} was due")
     if side != expected:
         image = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
     cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=out)
@@ -153,9 +149,7 @@ def decode_mask(data: Bytes, stored: int, out: np.ndarray) -> None:
         raise ValueError(f"a plane of {mask.shape} {mask.dtype} where {(stored, stored)} uint8 was due")
     side = out.shape[0]
     if side < stored:
-        reach = math.ceil(
-            1.5 * stored / side
-        )  # what an averaged or interpolated pixel of decode_frame draws on
+        reach = math.ceil(1.5 * stored / side)  # what an averaged or interpolated pixel of decode_frame draws on
         erased = cv2.dilate(mask & _ERASE, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
         mask = mask | np.asarray(erased, np.uint8)
     if side != stored:
@@ -167,7 +161,7 @@ def decode_array(data: Bytes, shape: tuple[int, ...]) -> np.ndarray:
     """The float32 array of an ``.npy`` file. Raises ValueError when it is broken or of another shape or type."""
     header = _npy_header(shape)
     if data[: len(header)] == header and len(data) == len(header) + 4 * math.prod(shape):
-        return np.frombuffer(data, "<f4", offset=len(header)).reshape(shape).copy()
+        return np.array(np.frombuffer(data, "<f4", offset=len(header)).reshape(shape))
     array = read_npy(bytes(data))
     if array.shape != shape or array.dtype != np.float32:
         raise ValueError(f"{array.dtype} {list(array.shape)} where float32 {list(shape)} was due")
@@ -194,5 +188,5 @@ def decode_json(data: Bytes) -> dict[str, Any]:
     """The object of a JSON file. Raises ValueError for anything else."""
     value = json.loads(bytes(data))
     if not isinstance(value, dict):
-        raise ValueError("not a JSON object")  # noqa: TRY004 - the data is wrong, not the call
+        raise ValueError("not a JSON object")
     return value

@@ -99,6 +99,7 @@ class Order:
     def __init__(
         self,
         rows: Rows,
+        *,
         frames: int,
         windows_per_visit: int,
         references: References,

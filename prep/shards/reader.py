@@ -94,7 +94,12 @@ class IndexedReader:
         self._worker, self._num_workers = worker, num_workers
         self._samples = SampleReader(dataset)
         self._order = Order(
-            dataset.rows(split, selection), frames, windows_per_visit, references, mel_offset, seed
+            dataset.rows(split, selection),
+            frames=frames,
+            windows_per_visit=windows_per_visit,
+            references=references,
+            mel_offset=mel_offset,
+            seed=seed,
         )
         if not len(self._order):
             raise DatasetError(
@@ -227,9 +232,9 @@ class IndexedReader:
 def as_torch(reader: IndexedReader, batch_size: int | None = None) -> IterableDataset[dict[str, Any]]:
     """``reader`` as a torch ``IterableDataset`` of dictionaries of tensors.
 
-    With ``batch_size`` its items are whole batches (see :func:`prep.shards.window.collate`), to be used as ``DataLoader(as_torch(reader,
-    8), batch_size=None)``: only so does a batch come out whole where a sample had to be skipped, and the number of
-    batches say exactly what to resume from. Raises MissingDependency without torch.
+    With ``batch_size`` its items are whole batches (see :func:`prep.shards.window.collate`), to be used as
+    ``DataLoader(as_torch(reader, 8), batch_size=None)``: only so does the number of batches say exactly where to
+    resume, also where samples were skipped. Raises MissingDependency without torch.
     """
     from prep.shards.torch_adapter import TorchWindows
 

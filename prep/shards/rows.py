@@ -86,6 +86,7 @@ class Rows(Sequence[Row]):
 
     def __init__(
         self,
+        *,
         strings: Mapping[str, pa.Array],
         numbers: Mapping[str, np.ndarray],
         shards: Sequence[tuple[str, int]],
@@ -115,19 +116,22 @@ class Rows(Sequence[Row]):
         if any(len(values) != len(place) for values in columns.values()):
             raise DatasetError(f"{shard.stem}.parquet does not list the members of its samples", REBUILD)
         if len(place) and not np.array_equal(_positions(columns["members"]), place):
-            raise DatasetError(
-                f"{shard.stem}.parquet lists members that no sample has, or in another order", REBUILD
-            )
+            raise DatasetError(f"{shard.stem}.parquet lists members that no sample has, or in another order", REBUILD)
         offsets = columns["offsets"].to_numpy(zero_copy_only=False)
         sizes = columns["sizes"].to_numpy(zero_copy_only=False)
         base = offsets[first]
         spans = np.stack([offsets - np.repeat(base, lengths), sizes], axis=1)
-        if len(spans) and not (0 <= spans.min() and spans.max() < 2**32):
+        if len(spans) and not (spans.min() >= 0 and spans.max() < 2**32):
             raise DatasetError(f"{shard.stem}.parquet holds offsets that no tar has", REBUILD)
         strings = {name: _one_array(table.column(name)) for name in _STRINGS}
-        which = np.zeros(len(table), dtype=np.int32)
         return cls(
-            strings, numbers, [(shard.stem, shard.tar_bytes)], which, first, base, spans.astype(np.uint32)
+            strings=strings,
+            numbers=numbers,
+            shards=[(shard.stem, shard.tar_bytes)],
+            shard=np.zeros(len(table), dtype=np.int32),
+            first=first,
+            base=base,
+            spans=spans.astype(np.uint32),
         )
 
     @classmethod
@@ -138,32 +142,30 @@ class Rows(Sequence[Row]):
             for name in _STRINGS
         }
         empty = np.empty(0, np.int64)
-        numbers = {
-            name: np.concatenate([empty, *(part.numbers[name] for part in parts)]) for name in _NUMBERS
-        }
+        numbers = {name: np.concatenate([empty, *(part.numbers[name] for part in parts)]) for name in _NUMBERS}
         spans_before = np.cumsum([0, *(len(part._spans) for part in parts)])
         shards_before = np.cumsum([0, *(len(part._shards) for part in parts)])
         return cls(
-            strings,
-            numbers,
-            [shard for part in parts for shard in part._shards],
-            np.concatenate([empty, *(p._shard + n for p, n in zip(parts, shards_before, strict=False))]),
-            np.concatenate([empty, *(p._first + n for p, n in zip(parts, spans_before, strict=False))]),
-            np.concatenate([empty, *(part._base for part in parts)]),
-            np.concatenate([np.empty((0, 2), np.uint32), *(part._spans for part in parts)]),
+            strings=strings,
+            numbers=numbers,
+            shards=[shard for part in parts for shard in part._shards],
+            shard=np.concatenate([empty, *(p._shard + n for p, n in zip(parts, shards_before, strict=False))]),
+            first=np.concatenate([empty, *(p._first + n for p, n in zip(parts, spans_before, strict=False))]),
+            base=np.concatenate([empty, *(part._base for part in parts)]),
+            spans=np.concatenate([np.empty((0, 2), np.uint32), *(part._spans for part in parts)]),
         )
 
     def select(self, chosen: np.ndarray) -> Rows:
         """The rows where ``chosen`` (bool [n]) is true."""
         mask = pa.array(chosen, pa.bool_())
         return Rows(
-            {name: values.filter(mask) for name, values in self._strings.items()},
-            {name: values[chosen] for name, values in self.numbers.items()},
-            self._shards,
-            self._shard[chosen],
-            self._first[chosen],
-            self._base[chosen],
-            self._spans,
+            strings={name: values.filter(mask) for name, values in self._strings.items()},
+            numbers={name: values[chosen] for name, values in self.numbers.items()},
+            shards=self._shards,
+            shard=self._shard[chosen],
+            first=self._first[chosen],
+            base=self._base[chosen],
+            spans=self._spans,
         )
 
     def sample_keys(self) -> list[str]:
@@ -186,9 +188,7 @@ class Rows(Sequence[Row]):
         index %= len(self)
         shard, tar_bytes = self._shards[self._shard[index]]
         first = self._first[index]
-        spans = self._spans[first : first + frame_member(int(self.numbers["n_frames"][index]))].astype(
-            np.int64
-        )
+        spans = self._spans[first : first + frame_member(int(self.numbers["n_frames"][index]))].astype(np.int64)
         values: dict[str, Any] = {name: self._strings[name][index].as_py() for name in _STRINGS}
         values |= {name: int(self.numbers[name][index]) for name in _NUMBERS}
         return Row(
@@ -217,4 +217,5 @@ def _positions(members: pa.DictionaryArray) -> np.ndarray:
             positions.append(member_position(suffix))
         except KeyError:
             positions.append(-1)
-    return np.array(positions, dtype=np.int64)[members.indices.to_numpy()]
+    codes: np.ndarray = members.indices.to_numpy()
+    return np.asarray(np.array(positions, dtype=np.int64)[codes])

@@ -26,6 +26,7 @@ import pyarrow as pa
 # dataset.json   schema_version, crop ("crop/1"), size, fps, landmarks (backend), config (resolved; no path),
 #                splits: {split: {shards: [stem, ...], clips, identities, samples, frames, seconds}},
 #                sources: {source: {clips, ok, rejected: {reason: n}, identities, samples, frames, seconds}},
+#                fingerprints: {stem: of the shard's content},
 #                leaks: [one line per identity or video id that stands in two splits]
 # *.stats.json   schema_version, shard, sha256 and bytes (of the tar), index_sha256 (of the parquet), clips, samples,
 #                frames, seconds, fingerprint (of content, configuration, code, backend, weights),

@@ -199,7 +199,8 @@ class _Decode:
                 _skip(self.skipped, error.key, error)
 
     def _window(self, sample: _Encoded) -> dict[str, Any]:
-        assert sample.indices is not None and sample.references is not None
+        assert sample.indices is not None
+        assert sample.references is not None
         decode = MemberDecoder(sample.row, sample.members)
         return make_window(
             sample.row,

@@ -56,9 +56,7 @@ class _Verification:
     def run(self) -> Report:
         names = storage.list_files(self._root)
         if not names and not storage.exists(self._root):
-            raise DatasetError(
-                f"{self._root} does not exist", "Name a folder made by 'g4g-prep build-shards'."
-            )
+            raise DatasetError(f"{self._root} does not exist", "Name a folder made by 'g4g-prep build-shards'.")
         info = self._info(names)
         shards = self._shards(info)
         self._foreign_files(names, set(shards))
@@ -111,9 +109,7 @@ class _Verification:
             for stem in values["shards"]:
                 if not is_shard_stem(stem):
                     # never opened: it may lead anywhere
-                    self._found(
-                        Code.UNSAFE_SHARD_NAME, schema.DATASET_FILE, f"{stem!r} is no plain file name"
-                    )
+                    self._found(Code.UNSAFE_SHARD_NAME, schema.DATASET_FILE, f"{stem!r} is no plain file name")
                 elif stem in shards:
                     self._found(Code.DUPLICATE_KEY, schema.DATASET_FILE, f"names the shard {stem} twice")
                 else:
@@ -125,7 +121,7 @@ class _Verification:
         for name in names:
             for suffix, code in kinds:
                 stem = name.removesuffix(suffix)
-                if name != schema.MANIFEST_FILE and stem != name and stem not in stems:
+                if name not in (schema.MANIFEST_FILE, stem) and stem not in stems:
                     self._found(code, name, f"{schema.DATASET_FILE} does not name it")
 
     def _shard(self, stem: str, split: str, info: Mapping[str, Any] | None, names: Iterable[str]) -> None:
@@ -143,9 +139,7 @@ class _Verification:
         where = stem + MARKER
         try:
             marker = json.loads(storage.read_bytes(storage.join(self._root, where)))
-            missing = {"schema_version", "shard", "sha256", "bytes", "index_sha256", "fingerprint"} - set(
-                marker
-            )
+            missing = {"schema_version", "shard", "sha256", "bytes", "index_sha256", "fingerprint"} - set(marker)
             if missing or not isinstance(marker, dict):
                 raise ValueError(f"without {', '.join(sorted(missing))}")
         except (ValueError, TypeError) as error:
@@ -154,20 +148,14 @@ class _Verification:
         if marker["shard"] != stem:
             self._found(Code.STALE_MARKER, where, f"is the marker of {marker['shard']!r}")
         if marker["schema_version"] != schema.SCHEMA_VERSION:
-            detail = (
-                f"was written with schema version {marker['schema_version']}, not {schema.SCHEMA_VERSION}"
-            )
+            detail = f"was written with schema version {marker['schema_version']}, not {schema.SCHEMA_VERSION}"
             self._found(Code.STALE_MARKER, where, detail)
         known = info["fingerprints"].get(stem) if info else None
         if known is not None and known != marker["fingerprint"]:
-            self._found(
-                Code.STALE_MARKER, where, f"{schema.DATASET_FILE} was written over another build of it"
-            )
+            self._found(Code.STALE_MARKER, where, f"{schema.DATASET_FILE} was written over another build of it")
         return marker
 
-    def _index(
-        self, stem: str, split: str, marker: Mapping[str, Any] | None
-    ) -> dict[str, dict[str, Any]] | None:
+    def _index(self, stem: str, split: str, marker: Mapping[str, Any] | None) -> dict[str, dict[str, Any]] | None:
         """{key: row} of the shard's index."""
         where = stem + INDEX
         data = storage.read_bytes(storage.join(self._root, where))
@@ -176,9 +164,7 @@ class _Verification:
         try:
             table = read_index(data)
             table.validate(full=True)
-            holes = [
-                field.name for field in schema.INDEX if not field.nullable and table[field.name].null_count
-            ]
+            holes = [field.name for field in schema.INDEX if not field.nullable and table[field.name].null_count]
             if holes:
                 raise ValueError(f"nothing in some rows of {', '.join(holes)}")
         except (pa.ArrowException, OSError, ValueError) as error:
@@ -197,9 +183,7 @@ class _Verification:
             self._rows.append({name: row[name] for name in kept})
         return rows
 
-    def _tar(
-        self, stem: str, rows: dict[str, dict[str, Any]] | None, marker: Mapping[str, Any] | None
-    ) -> None:
+    def _tar(self, stem: str, rows: dict[str, dict[str, Any]] | None, marker: Mapping[str, Any] | None) -> None:
         where = stem + TAR
         checks = SampleChecks(stem, rows, self._deep)
         with storage.open_read(storage.join(self._root, where)) as stream:
@@ -222,9 +206,7 @@ class _Verification:
             detail = "has other bytes" if same else f"has {walk.position} bytes, not {marker['bytes']}"
             self._found(Code.TAR_SHA256, where, f"{detail} than when {stem}{MARKER} was written")
 
-    def _marker_counts(
-        self, stem: str, marker: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]
-    ) -> None:
+    def _marker_counts(self, stem: str, marker: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]) -> None:
         for name, found in _sums(rows.values()).items():
             if name in marker and name != "identities" and not _same(marker[name], found):
                 detail = f"counts {marker[name]} {name}, the index has {found}"
@@ -249,9 +231,7 @@ class _Verification:
     def _split_list(self, split: str, clips: set[str]) -> None:
         where = f"{schema.SPLITS_FOLDER}/{split}.txt"
         if "/" in split or "\\" in split or split.startswith("."):
-            return self._found(
-                Code.UNSAFE_SHARD_NAME, schema.DATASET_FILE, f"{split!r} is no name of a split"
-            )
+            return self._found(Code.UNSAFE_SHARD_NAME, schema.DATASET_FILE, f"{split!r} is no name of a split")
         url = storage.join(self._root, schema.SPLITS_FOLDER, f"{split}.txt")
         if not storage.exists(url):
             return self._found(Code.MISSING_FILE, where, "is missing")

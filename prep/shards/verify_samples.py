@@ -107,9 +107,7 @@ class SampleChecks:
         for suffix in entries:
             if suffix not in known:
                 self._found(Code.UNKNOWN_MEMBER, f"{key}.{suffix}", "no sample has such a member")
-        if [suffix for suffix in entries if suffix in known] != [
-            suffix for suffix in due if suffix in entries
-        ]:
+        if [suffix for suffix in entries if suffix in known] != [suffix for suffix in due if suffix in entries]:
             self._found(Code.MEMBER_PLACE, key, "its members are in another order")
 
     def _check_json(self, key: str, row: Mapping[str, Any], entry: Entry | None) -> None:
@@ -125,9 +123,7 @@ class SampleChecks:
             self._found(Code.JSON_DISAGREES, where, f"schema version {meta.get('schema_version')!r}")
         for name in _COMPARED:
             if name in meta and not _equal(meta[name], row[name]):
-                self._found(
-                    Code.JSON_DISAGREES, where, f"{name} is {meta[name]!r}, the index says {row[name]!r}"
-                )
+                self._found(Code.JSON_DISAGREES, where, f"{name} is {meta[name]!r}, the index says {row[name]!r}")
             elif name not in meta and name in _REQUIRED:
                 self._found(Code.JSON_DISAGREES, where, f"has no {name}")
 
@@ -161,8 +157,7 @@ class SampleChecks:
         if mask.max() > sum(schema.MaskBit):
             self._found(Code.BAD_MEMBER, where, "has bits that mean nothing")
         lips, mouth, lower = (
-            (mask & int(bit)) > 0
-            for bit in (schema.MaskBit.LIPS, schema.MaskBit.MOUTH, schema.MaskBit.LOWER_FACE)
+            (mask & int(bit)) > 0 for bit in (schema.MaskBit.LIPS, schema.MaskBit.MOUTH, schema.MaskBit.LOWER_FACE)
         )
         outside = int(np.count_nonzero(lips & ~mouth) + np.count_nonzero(mouth & ~lower))
         if outside:

@@ -77,9 +77,7 @@ def make_window(
     sync_mel = mel_window(mel, int(clip_frames[0]), 0, width, first_column=segment.mel_start)
     return Window(
         key=segment.key,
-        segment=Segment(
-            **{field.name: getattr(segment, field.name) for field in dataclasses.fields(Segment)}
-        ),
+        segment=Segment(**{field.name: getattr(segment, field.name) for field in dataclasses.fields(Segment)}),
         indices=indices,
         frames=frames,
         masks=masks,

@@ -43,12 +43,9 @@ def mask_planes(landmarks: np.ndarray, size: int) -> np.ndarray:
         uint8 [T, size, size].
     """
     planes = np.zeros((len(landmarks), size, size), np.uint8)
-    for plane, points in zip(planes, landmarks, strict=True):
-        lips, mouth, lower_face = mouth_regions(points, size)
-        plane |= lips * np.uint8(MaskBit.LIPS)
-        plane |= mouth * np.uint8(MaskBit.MOUTH)
-        plane |= lower_face * np.uint8(MaskBit.LOWER_FACE)
-        plane |= erase_region(points, size) * np.uint8(MaskBit.ERASE)
+    for plane, points, matrix in zip(planes, landmarks, canonical_to_frame(landmarks), strict=True):
+        _draw_mouth(plane, points, float(scale_of(matrix)))
+        plane |= _erase(points, matrix, size) * np.uint8(MaskBit.ERASE)
     return planes
 
 
@@ -60,14 +57,24 @@ def mouth_regions(points: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray
     Args:
         points: float [68, 2], crop pixels.
     """
-    unit = float(scale_of(canonical_to_frame(points)))
-    lips = _filled(points[OUTER_LIP], size)
+    plane = np.zeros((size, size), np.uint8)
+    _draw_mouth(plane, points, float(scale_of(canonical_to_frame(points))))
+    lips, mouth, lower_face = ((plane & bit) // bit for bit in (MaskBit.LIPS, MaskBit.MOUTH, MaskBit.LOWER_FACE))
+    return lips, mouth, lower_face
+
+
+def _draw_mouth(plane: np.ndarray, points: np.ndarray, unit: float) -> None:
+    """Paint the three nested regions into an empty plane, the largest first, ``unit`` pixels between the eyes."""
+    lips = np.zeros_like(plane)
+    _fill(lips, points[OUTER_LIP], 1)
     reach = max(1, round(_LIP_MARGIN * unit))
     lips = cv2.dilate(lips, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1)))
-    chin = points[6:11]
-    mouth = _filled(_hull(np.concatenate([points[NOSE_BASE], points[OUTER_LIP], chin])), size) | lips
-    lower_face = _filled(_hull(np.concatenate([points[2:15], points[NOSE_BASE]])), size) | mouth
-    return lips, mouth, lower_face
+    nose, chin = points[NOSE_BASE], points[6:11]
+    mouth = _hull(np.concatenate([nose, points[OUTER_LIP], chin]))
+    outer = MaskBit.LOWER_FACE
+    _fill(plane, _hull(np.concatenate([points[2:15], nose])), outer)
+    _fill(plane, mouth, outer | MaskBit.MOUTH)
+    plane[lips > 0] = outer | MaskBit.MOUTH | MaskBit.LIPS
 
 
 def erase_region(points: np.ndarray, size: int) -> np.ndarray:
@@ -80,14 +87,17 @@ def erase_region(points: np.ndarray, size: int) -> np.ndarray:
     Args:
         points: float [68, 2], crop pixels. Only 17-47 are read.
     """
-    to_crop = canonical_to_frame(points)
+    return _erase(points, canonical_to_frame(points), size)
+
+
+def _erase(points: np.ndarray, to_crop: np.ndarray, size: int) -> np.ndarray:
     outline = transform(to_crop, ERASE_TEMPLATE)
     nose = points[NOSE_BASE].astype(np.float64)
-    region = _filled(np.concatenate([outline, nose[::-1]]), size) | _filled(_hull(nose), size)
     blocks = -(-size // BLOCK)
-    padded = np.zeros((blocks * BLOCK, blocks * BLOCK), np.uint8)
-    padded[:size, :size] = region
-    touched = padded.reshape(blocks, BLOCK, blocks, BLOCK).max(axis=(1, 3))
+    region = np.zeros((blocks * BLOCK, blocks * BLOCK), np.uint8)
+    _fill(region[:size, :size], np.concatenate([outline, nose[::-1]]), 1)
+    _fill(region[:size, :size], _hull(nose), 1)
+    touched = region.reshape(blocks, BLOCK, blocks * BLOCK).max(axis=1).reshape(blocks, blocks, BLOCK).max(axis=2)
     kept = np.concatenate([points[17 : NOSE_TIP + 1], points[RIGHT_EYE], points[LEFT_EYE]])
     # a point belongs to the pixel that it lies on, whichever way a reader rounds
     low, high = np.floor(kept).astype(int) // BLOCK, np.ceil(kept).astype(int) // BLOCK
@@ -95,15 +105,15 @@ def erase_region(points: np.ndarray, size: int) -> np.ndarray:
     rows = np.concatenate([low[:, 1], high[:, 1], high[:, 1], low[:, 1]])
     inside = (rows >= 0) & (rows < blocks) & (columns >= 0) & (columns < blocks)
     touched[rows[inside], columns[inside]] = 0
-    return np.kron(touched, np.ones((BLOCK, BLOCK), np.uint8))[:size, :size]
+    full = cv2.resize(touched, (blocks * BLOCK, blocks * BLOCK), interpolation=cv2.INTER_NEAREST)
+    return np.asarray(full[:size, :size])
 
 
 def _hull(points: np.ndarray) -> np.ndarray:
     return np.asarray(cv2.convexHull(points.astype(np.float32))[:, 0, :])
 
 
-def _filled(polygon: np.ndarray, size: int) -> np.ndarray:
-    mask = np.zeros((size, size), np.uint8)
+def _fill(mask: np.ndarray, polygon: np.ndarray, value: int) -> None:
+    """Fill a polygon, edges included, at a sixteenth of a pixel."""
     fixed = np.round(polygon * (1 << _SUBPIXEL_BITS)).astype(np.int32)
-    cv2.fillPoly(mask, [fixed], (1,), shift=_SUBPIXEL_BITS)
-    return mask
+    cv2.fillPoly(mask, [fixed], (int(value),), shift=_SUBPIXEL_BITS)

@@ -31,7 +31,8 @@ MAX_GAP = 5
 _JUMP = 0.35  # pose points that move by more than this part of the eyes' distance in 40 ms
 _ZOOM = 1.25  # ... or grow by more than this factor
 _LIKE_BEFORE = 0.6  # correlation of a face with itself 40 ms earlier
-_LIKE_CONFIRMED = 0.35  # ... with itself at the last detection
+_LIKE_CONFIRMED = 0.35  # ... with itself at the last detection: may be the same face
+_SURELY_CONFIRMED = 0.6  # ... is the same face, whatever the detectors say
 _DOUBTS = 3  # checks in a row that the cheap detector may fail while the face looks like itself
 _SAME_FACE = 0.3
 _CANDIDATE = 0.6  # faces this part of the largest face's side are followed too, until the shot tells
@@ -237,8 +238,11 @@ class ShotTracker:
                 look = appearance(item.frame, points)
             self._confirm(face, item, look)
             return points
-        like_itself = _correlation(look, face.confirmed_look) >= _LIKE_CONFIRMED
-        if not unsure and like_itself and face.doubts < _DOUBTS:
+        likeness = _correlation(look, face.confirmed_look)
+        jumped = unsure and _jumps(face.last, points)
+        if not unsure and likeness >= _SURELY_CONFIRMED:
+            return points
+        if not jumped and likeness >= _LIKE_CONFIRMED and face.doubts < _DOUBTS:
             face.doubts += 1
             return points
         found = self._ladder.climb(item.frame)
@@ -248,8 +252,8 @@ class ShotTracker:
             points = self._fit_detection(item.frame, best) if unsure else points
             self._confirm(face, item, appearance(item.frame, points))
             return points
-        if not found and not unsure and like_itself and self._ladder.mmod_left == 0:
-            face.doubts = 0  # nobody is left to ask, and nothing speaks against the face
+        if not unsure and not found and likeness >= _LIKE_CONFIRMED:
+            face.doubts = 0  # nobody sees a face anywhere, and nothing speaks against this one
             return points
         if not unsure:
             # drifted away unseen: what came after the last detection cannot be trusted

@@ -61,9 +61,7 @@ def clip_mel(clip: SyntheticClip) -> np.ndarray:
     return mel_spectrogram(clip_pcm(clip))
 
 
-def write_dataset(
-    root: Path, clips: Sequence[SyntheticClip] = CLIPS, *, size: int = 32, per_shard: int = 3
-) -> Path:
+def write_dataset(root: Path, clips: Sequence[SyntheticClip] = CLIPS, *, size: int = 32, per_shard: int = 3) -> Path:
     """Write the data set of ``clips`` under ``root``, at most ``per_shard`` samples a shard; returns ``root``."""
     root.mkdir(parents=True, exist_ok=True)
     splits: dict[str, dict[str, Any]] = {}
@@ -159,9 +157,7 @@ def clip_samples(clip: SyntheticClip, size: int) -> Iterator[tuple[Sample, dict[
         yield sample, row
 
 
-def write_shard(
-    root: Path, stem: str, samples: Sequence[tuple[Sample, dict[str, Any]]]
-) -> list[dict[str, Any]]:
+def write_shard(root: Path, stem: str, samples: Sequence[tuple[Sample, dict[str, Any]]]) -> list[dict[str, Any]]:
     """Write the three files of one shard; returns its rows."""
     stream = io.BytesIO()
     tar = TarAppender(stream)
@@ -234,9 +230,7 @@ def _counts(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _write_manifest(
-    root: Path, clips: Sequence[SyntheticClip], rows_by_clip: dict[str, list[dict[str, Any]]]
-) -> None:
+def _write_manifest(root: Path, clips: Sequence[SyntheticClip], rows_by_clip: dict[str, list[dict[str, Any]]]) -> None:
     rows = []
     for clip in clips:
         name = clip.clip.replace("/", "_")
@@ -266,6 +260,4 @@ def _write_manifest(
         "detail": "no face in 9 frames",
     }
     rejected |= {"n_samples": 0, "n_frames": 0}
-    pq.write_table(
-        pa.Table.from_pylist([*rows, rejected], schema=schema.MANIFEST), root / schema.MANIFEST_FILE
-    )
+    pq.write_table(pa.Table.from_pylist([*rows, rejected], schema=schema.MANIFEST), root / schema.MANIFEST_FILE)

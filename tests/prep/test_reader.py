@@ -377,12 +377,8 @@ def test_a_window_can_be_drawn_by_its_position_alone(dataset):
         assert (draw.row.key, tuple(draw.indices), tuple(draw.references)) == identity(expected)
 
 
-@pytest.mark.parametrize(
-    ("world_size", "num_workers", "batch_size"), [(1, 1, 1), (2, 1, 1), (3, 2, 2), (1, 7, 3)]
-)
-def test_ranks_and_workers_share_an_epoch_without_loss_or_repeat(
-    dataset, world_size, num_workers, batch_size
-):
+@pytest.mark.parametrize(("world_size", "num_workers", "batch_size"), [(1, 1, 1), (2, 1, 1), (3, 2, 2), (1, 7, 3)])
+def test_ranks_and_workers_share_an_epoch_without_loss_or_repeat(dataset, world_size, num_workers, batch_size):
     whole = sorted(identity(w) for w in IndexedReader(dataset, "train", windows_per_visit=6))
     parts = []
     for rank in range(world_size):

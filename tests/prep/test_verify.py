@@ -50,9 +50,7 @@ def members_of(root: Path, stem: str = SHARD) -> list[tuple[str, bytes]]:
         return [(info.name, tar.extractfile(info).read()) for info in tar]
 
 
-def rewrite_tar(
-    root: Path, members: list[tuple[str, bytes]], *, index: bool = True, stem: str = SHARD
-) -> None:
+def rewrite_tar(root: Path, members: list[tuple[str, bytes]], *, index: bool = True, stem: str = SHARD) -> None:
     """Write the tar anew; with ``index`` its offsets and sizes too, and a marker that fits: only ``members`` lie."""
     stream = io.BytesIO()
     tar = TarAppender(stream)
@@ -574,9 +572,7 @@ def test_a_tar_with_flipped_bytes_never_crashes_the_walk(pristine, seed):
     generator = np.random.default_rng(seed)
     headers = [i for i in range(0, len(data), BLOCK) if data[i + 257 : i + 262] == b"ustar"]
     for _ in range(4):
-        data[int(generator.choice(headers)) + int(generator.integers(BLOCK))] ^= int(
-            generator.integers(1, 256)
-        )
+        data[int(generator.choice(headers)) + int(generator.integers(BLOCK))] ^= int(generator.integers(1, 256))
     walk = TarWalk(io.BytesIO(data), keep=("",))
     try:
         for entry in walk:
