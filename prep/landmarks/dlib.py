@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from prep.stages.frames import Frame
+from prep.stages.frames import Frame, padded
 from prep.stages.geometry import N_POINTS
 
 PATCH_EYES = 112.0
@@ -49,41 +49,21 @@ class DlibLandmarks:
         """float32 [68, 2]: see :meth:`fit`."""
         import dlib
 
-        x0, y0, x1, y1 = (float(value) for value in box)
-        side = max(1.0, (x1 - x0 + y1 - y0) / 2)
+        side = max(1.0, float(box[2] - box[0] + box[3] - box[1]) / 2)
+        left, top = round(box[0] - _MARGIN * side), round(box[1] - _MARGIN * side)
+        extent = max(2, round((1 + 2 * _MARGIN) * side))
         scale = PATCH_EYES / (_BOX_TO_EYES * side)
-        left, top = x0 - _MARGIN * side, y0 - _MARGIN * side
-        extent = round((1 + 2 * _MARGIN) * side * scale)
-        matrix = np.array([[scale, 0, -left * scale], [0, scale, -top * scale]])
+        patch_side = round(extent * scale)
+        scale = patch_side / extent
         shrink = cv2.INTER_AREA if scale < 0.5 else cv2.INTER_LINEAR
-        patch = _patch(frame, matrix, extent, shrink)
-        inner = (_MARGIN * side * scale, _MARGIN * side * scale)
-        rectangle = dlib.rectangle(
-            round(inner[0]),
-            round(inner[1]),
-            round(inner[0] + (x1 - x0) * scale) - 1,
-            round(inner[1] + (y1 - y0) * scale) - 1,
+        patch = cv2.resize(
+            padded(frame.y, left, top, extent, extent), (patch_side, patch_side), interpolation=shrink
         )
-        shape = _predictor()(patch, rectangle)
+        edges = np.round((np.asarray(box, dtype=np.float64) - (left, top, left, top)) * scale).astype(int)
+        rectangle = dlib.rectangle(int(edges[0]), int(edges[1]), int(edges[2]) - 1, int(edges[3]) - 1)
+        shape = _predictor()(frame.grey_to_full_range(patch), rectangle)
         points = np.array([(point.x, point.y) for point in shape.parts()], dtype=np.float64)
-        return np.asarray(points / scale + (left, top), dtype=np.float32)
-
-
-def _patch(frame: Frame, matrix: np.ndarray, extent: int, interpolation: int) -> np.ndarray:
-    """Grey uint8 [extent, extent] of the frame under the forward 2x3 ``matrix``, edges replicated."""
-    source, forward = frame.y, matrix
-    if interpolation == cv2.INTER_AREA:
-        # halve big faces first: a linear warp by more than two would alias
-        factor = int(1 / matrix[0, 0])
-        size = (max(1, frame.width // factor), max(1, frame.height // factor))
-        source = cv2.resize(frame.y, size, interpolation=cv2.INTER_AREA)
-        ratio = np.array([frame.width / size[0], frame.height / size[1]])
-        forward = matrix.copy()
-        forward[:, :2] = matrix[:, :2] * ratio
-    patch = cv2.warpAffine(
-        source, forward, (extent, extent), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
-    return frame.grey_to_full_range(patch)
+        return np.asarray((points + 0.5) / scale - 0.5 + (left, top), dtype=np.float32)
 
 
 @functools.cache

@@ -6,6 +6,7 @@ import collections
 import contextlib
 import logging
 import threading
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -13,7 +14,9 @@ from g4g_core.errors import G4GError, MissingDependency, UsageError
 from prep.run.guard import ChildDied, ChildTimeout, GuardedProcess
 
 Task = dict[str, Any]
-"""A request for the guarded child, with ``timeout`` in seconds and ``cost`` (about how many seconds it takes)."""
+"""A request for the guarded child, with ``timeout`` in seconds and ``cost`` (about how many seconds it takes).
+
+Values are plain, or records with ``to_json``."""
 
 Result = dict[str, Any]
 """What the child answered, or ``{"timeout": seconds}`` or ``{"died": how}``."""
@@ -81,6 +84,7 @@ class DaskRunner:
     def __init__(self, client: Any, resources: Mapping[str, float] | None = None) -> None:
         self._client = client
         self._resources = dict(resources or {})
+        self._name = f"g4g-{uuid.uuid4().hex[:12]}"  # two builds on one cluster must not share keys
         self._sent = 0
 
     @property
@@ -113,7 +117,7 @@ class DaskRunner:
     def _submit(self, batch: list[Task]) -> Any:
         self._sent += 1
         return self._client.submit(
-            execute, batch, key=f"g4g-{self._sent}-{id(self)}", pure=False, resources=self._resources or None
+            execute, batch, key=f"{self._name}-{self._sent}", pure=False, resources=self._resources or None
         )
 
     @staticmethod
@@ -126,6 +130,11 @@ class DaskRunner:
         error = future.exception()
         if error is None:
             yield from zip(batch, future.result(), strict=True)
+        elif isinstance(error, ImportError):
+            raise UsageError(
+                f"a Dask worker cannot import what it needs: {error}",
+                "Install this version of g4g on every worker.",
+            ) from error
         elif not isinstance(error, KilledWorker):
             raise error
         elif len(batch) == 1:

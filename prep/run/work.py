@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import json
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -44,6 +45,30 @@ def unit_folder(work: str, uid: str) -> str:
     return storage.join(work, "units", name[:2], name)
 
 
+def committed_part(folder: str, part: int, fingerprint: str) -> dict[str, Any] | None:
+    """The record of a part that was finished for this ``fingerprint``; its tar may have gone into a shard since."""
+    url = storage.join(folder, part_stem(part) + ".json")
+    record = read_record(url)
+    return record if record is not None and record.get("fingerprint") == fingerprint else None
+
+
+def has_blocks(folder: str, part: int, record: Mapping[str, Any]) -> bool:
+    """Whether the tar blocks of a committed part are still in its folder, whole."""
+    url = storage.join(folder, part_stem(part) + ".tar")
+    return storage.exists(url) and storage.size(url) == record["bytes"]
+
+
+def read_record(url: str) -> dict[str, Any] | None:
+    """A JSON file of ours; ``None`` where there is none, or where something damaged it: then it is made again."""
+    if not storage.exists(url):
+        return None
+    try:
+        record = json.loads(storage.read_bytes(url))
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
 def probe_clips(request: Mapping[str, Any]) -> dict[str, Any]:
     """``probe``: headers and content hashes of clips, one answer each, in order."""
     config = BuildConfig.model_validate(request["config"])
@@ -51,8 +76,8 @@ def probe_clips(request: Mapping[str, Any]) -> dict[str, Any]:
     answers = []
     for item in request["clips"]:
         spec, url = ClipSpec.from_json(item["spec"]), item["url"]
-        found = _probe(url, spec, config)
-        if isinstance(found, Rejection) and found.reason is Reason.SOURCE_MISSING:
+        found = _refuse_unreadable(url) or _probe(url, spec, config)
+        if isinstance(found, Rejection) and (found.reason is Reason.SOURCE_MISSING or found.stage == "open"):
             answers.append({"rejection": dataclasses.asdict(found)})
             continue
         if url not in hashes:
@@ -60,6 +85,23 @@ def probe_clips(request: Mapping[str, Any]) -> dict[str, Any]:
         key = "rejection" if isinstance(found, Rejection) else "probe"
         answers.append({"content_sha256": hashes[url], key: dataclasses.asdict(found)})
     return {"answers": answers}
+
+
+def _refuse_unreadable(url: str) -> Rejection | None:
+    """Why a local file cannot even be read: one file without rights, or a pipe, must not end a run of thousands."""
+    if not storage.is_local(url):
+        return None
+    path = storage.local_path(url)
+    if os.path.exists(path) and not os.path.isfile(path):
+        return Rejection("open", Reason.UNREADABLE, "it is no regular file")
+    try:
+        with open(path, "rb") as stream:
+            stream.read(1)
+    except FileNotFoundError:
+        return Rejection("probe", Reason.SOURCE_MISSING, "the file is not there")
+    except OSError as error:
+        return Rejection("open", Reason.UNREADABLE, f"the file cannot be read: {error.strerror}")
+    return None
 
 
 def _probe(url: str, spec: ClipSpec, config: BuildConfig) -> Any:
@@ -85,6 +127,9 @@ def process_clip(request: Mapping[str, Any]) -> dict[str, Any]:
     spec = ClipSpec.from_json(request["spec"])
     config = BuildConfig.model_validate(request["config"])
     folder, url = request["folder"], request["url"]
+    done = _committed_clip(folder, request["fingerprint"])
+    if done is not None:
+        return {"outcome": done["outcome"], "parts": done["parts"]}
     timings = Timings()
     long = request["estimated_frames"] > config.part_frames
     cache = FrameCache(0 if long else config.cache_mb << 20)
@@ -104,10 +149,27 @@ def process_clip(request: Mapping[str, Any]) -> dict[str, Any]:
     return {"outcome": record["outcome"], "parts": record["parts"]}
 
 
+def _committed_clip(folder: str, fingerprint: str) -> dict[str, Any] | None:
+    """What an earlier attempt left: Dask repeats a whole batch when a worker dies, finished clips included."""
+    record = read_record(storage.join(folder, CLIP_FILE))
+    if record is None or record.get("fingerprint") != fingerprint:
+        return None
+    if record["parts"] > 1:
+        return record if storage.exists(storage.join(folder, TRACKS_FILE)) else None
+    for part in range(record["parts"]):
+        committed = committed_part(folder, part, fingerprint)
+        if committed is None or not has_blocks(folder, part, committed):
+            return None
+    return record
+
+
 def process_part(request: Mapping[str, Any]) -> dict[str, Any]:
     """``part``: pass 2 of one part of a long clip."""
     spec = ClipSpec.from_json(request["spec"])
     config = BuildConfig.model_validate(request["config"])
+    done = committed_part(request["folder"], request["part"], request["fingerprint"])
+    if done is not None and has_blocks(request["folder"], request["part"], done):
+        return {"outcome": "ok"}
     tracked = load_tracks(storage.read_bytes(storage.join(request["folder"], TRACKS_FILE)))
     cache = FrameCache(0)
     _write_part(request, spec, tracked, request["part"], config, cache, Timings())

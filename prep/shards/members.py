@@ -27,6 +27,7 @@ _REDUCED = (
     (2, cv2.IMREAD_REDUCED_COLOR_2),
     (1, cv2.IMREAD_COLOR),
 )
+_DIRECT_RGB = getattr(cv2, "IMREAD_COLOR_RGB", None)  # OpenCV >= 4.11: saves turning the picture round
 _ERASE = np.uint8(schema.MaskBit.ERASE)
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
@@ -121,6 +122,8 @@ def decode_frame(data: Bytes, stored: int, out: np.ndarray) -> None:
         raise ValueError("not a whole JPEG")  # the decoder would fill what is missing with grey and say nothing
     side = out.shape[0]
     factor, flag = next((f, flag) for f, flag in _REDUCED if f == 1 or side * f <= stored)
+    is_rgb = factor == 1 and _DIRECT_RGB is not None
+    flag = _DIRECT_RGB if is_rgb else flag
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise ValueError("the JPEG cannot be decoded")
@@ -129,7 +132,10 @@ def decode_frame(data: Bytes, stored: int, out: np.ndarray) -> None:
         raise ValueError(f"a picture of {image.shape[1]}x{image.shape[0]} where {expected}x{expected} was due")
     if side != expected:
         image = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
-    cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=out)
+    if is_rgb:
+        out[:] = image
+    else:
+        cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=out)
 
 
 def decode_mask(data: Bytes, stored: int, out: np.ndarray) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -12,13 +13,13 @@ import numpy as np
 
 from prep.records import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, Reason, Rejection
 from prep.stages.frames import Frame, from_av
-from prep.stages.probe import Probe
+from prep.stages.probe import Probe, stream_start
 
 MAX_GAP = 5.0
 """Seconds without a frame (or without sound) after which timestamps are taken for broken."""
 
 _SEEK_MARGIN = 1.0
-_AUDIO_JUMP = 0.05
+_AUDIO_JUMP = 1 / FPS  # drift between sound and its stamps that is let pass: one frame
 _TIE = 1e-6
 _END_TOLERANCE = 0.005  # containers that count in milliseconds round the last frame's end
 
@@ -60,21 +61,18 @@ def source_frames(
 ) -> Iterator[TimedFrame]:
     """Frames of the video stream in presentation order, from about a second before ``start`` on.
 
-    Packets that cannot be decoded are counted in ``log`` and skipped; frames that go back in time are dropped.
+    Packets that cannot be decoded are counted in ``log`` and skipped; frames that go back in time are dropped. A
+    frame without a stamp follows the one before at the source's rate.
     """
     stream = container.streams[probed.video_index]
     stream.thread_type = "NONE"
     stream.codec_context.thread_count = 1
     base = float(stream.time_base) if stream.time_base else 1 / probed.fps
-    if start is not None and start > _SEEK_MARGIN:
-        _seek(container, stream, start - _SEEK_MARGIN, log)
-    last_time, number = -math.inf, 0
-    for picture in _decoded(container, stream, log):
-        if picture.pts is None:
-            time, pts = number / probed.fps, number
-        else:
-            time, pts = picture.pts * base, picture.pts
-        number += 1
+    expected, last_time = stream_start(stream), -math.inf
+    for picture in _decoded_from(container, stream, start, log):
+        pts = picture.pts if picture.pts is not None else round(expected / base)
+        time = pts * base
+        expected = time + 1 / probed.fps
         if time <= last_time:
             continue
         if time > last_time + MAX_GAP and last_time > -math.inf:
@@ -84,11 +82,37 @@ def source_frames(
         yield TimedFrame(time, pts, picture)
 
 
+def _decoded_from(container: Any, stream: Any, start: float | None, log: DecodeLog) -> Iterator[Any]:
+    """Frames of one stream from ``start`` or earlier on; the whole stream where that is ``None`` or near its beginning.
+
+    Some containers cannot be entered where one likes (MPEG-PS has no index, a file may have a single keyframe): where
+    the first frame comes too late, carries no stamp, or could need frames before it, the file is read from its
+    beginning instead.
+    """
+    if start is None or start - stream_start(stream) <= _SEEK_MARGIN:
+        return _decoded(container, stream, log)
+    _seek(container, stream, start - _SEEK_MARGIN, log)
+    frames = _decoded(container, stream, log)
+    first = next(frames, None)
+    log.errors, log.stopped = 0, ""  # what breaks between the entry and a keyframe is no fault of the file
+    if first is None or first.pts is None or first.time > start or not getattr(first, "key_frame", True):
+        _rewind(container, log)
+        return _decoded(container, stream, log)
+    return itertools.chain([first], frames)
+
+
 def _seek(container: Any, stream: Any, seconds: float, log: DecodeLog) -> None:
     try:
-        container.seek(int(seconds / stream.time_base), stream=stream, backward=True)
+        container.seek(math.floor(seconds / stream.time_base), stream=stream, backward=True)
     except (av.error.FFmpegError, OSError):
         log.errors += 1  # a container that cannot be entered in the middle is read from where it stands
+
+
+def _rewind(container: Any, log: DecodeLog) -> None:
+    try:
+        container.seek(min(0, container.start_time or 0))  # MPEG-TS loses its head when asked for its exact start
+    except (av.error.FFmpegError, OSError):
+        log.errors += 1
 
 
 def _decoded(container: Any, stream: Any, log: DecodeLog) -> Iterator[Any]:
@@ -114,8 +138,9 @@ def on_grid(
 ) -> Iterator[tuple[int, TimedFrame]]:
     """(index, frame) for every 25 fps clip frame: the source frame shown nearest to ``origin + index / 25``.
 
-    The origin is ``start``, or the first frame's time. A frame is shown until the next one; the last one for one
-    frame of the source. The clip ends with the last whole 40 ms that frames cover, or at ``end``.
+    The origin is ``start``, or the first frame's time. No frame is taken more than 40 ms before its time: in a
+    variable rate a long stand-still is a frame that is held, not one that comes early. The last frame is shown for
+    one frame of the source. The clip ends with the last whole 40 ms that frames cover, or at ``end``.
     """
     previous: TimedFrame | None = None
     origin, index = 0.0, 0
@@ -125,7 +150,7 @@ def on_grid(
             origin = current.time if start is None else start
             limit = math.inf if end is None else math.floor((end - origin) * FPS + _END_TOLERANCE * FPS)
         else:
-            middle = (previous.time + current.time) / 2 + _TIE
+            middle = max((previous.time + current.time) / 2, current.time - 1 / FPS) + _TIE
             while origin + index / FPS <= middle and index < limit:
                 yield index, previous
                 index += 1
@@ -211,13 +236,11 @@ def decode_audio(container: Any, probed: Probe, origin: float, end: float | None
     """
     stream = container.streams[probed.audio_index]
     log = DecodeLog()
-    if origin > 2 * _SEEK_MARGIN:
-        _seek(container, stream, origin - _SEEK_MARGIN, log)
     pieces: list[np.ndarray] = []
     n_samples = 0  # after the origin, so far
     head_trimmed = head_padded = 0.0
     first = True
-    for start, run in _audio_runs(container, stream, log):
+    for start, run in _audio_runs(_decoded_from(container, stream, origin, log), log):
         position = round((start - origin) * SAMPLE_RATE)
         if end is not None and start >= end:
             break
@@ -241,12 +264,12 @@ def decode_audio(container: Any, probed: Probe, origin: float, end: float | None
     return Audio(pcm, head_trimmed, head_padded, log.errors)
 
 
-def _audio_runs(container: Any, stream: Any, log: DecodeLog) -> Iterator[tuple[float, np.ndarray]]:
+def _audio_runs(frames: Iterable[Any], log: DecodeLog) -> Iterator[tuple[float, np.ndarray]]:
     """(start in seconds, int16 samples at 16 kHz) pieces; a new resampler begins where time stamps jump."""
     resampler: Any = None
     start = expected = 0.0
     done = 0  # 16 kHz samples given since the resampler began
-    for frame in _decoded(container, stream, log):
+    for frame in frames:
         if not frame.sample_rate or not frame.samples:
             continue
         time = frame.time if frame.time is not None else expected

@@ -49,7 +49,11 @@ class Detection:
 
 def box_of_landmarks(points: np.ndarray) -> np.ndarray:
     """float64 [..., 4]: the box that the HOG detector would draw around faces [..., 68, 2], from 17-47 alone."""
-    matrix = canonical_to_frame(points)
+    return box_of_pose(canonical_to_frame(points))
+
+
+def box_of_pose(matrix: np.ndarray) -> np.ndarray:
+    """float64 [..., 4]: the same from canonical-to-frame matrices [..., 2, 3]."""
     return square(transform(matrix, HOG_CENTRE)[..., 0, :], scale_of(matrix) * (HOG_SIDE / 2))
 
 

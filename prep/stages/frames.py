@@ -86,7 +86,7 @@ def resample(plane: np.ndarray, x: float, y: float, width: float, height: float,
     """
     if width > size and height > size:
         x0, y0 = math.floor(x), math.floor(y)
-        part = _padded(plane, x0, y0, math.ceil(x + width) - x0, math.ceil(y + height) - y0)
+        part = padded(plane, x0, y0, math.ceil(x + width) - x0, math.ceil(y + height) - y0)
         box = (x - x0, y - y0, x - x0 + width, y - y0 + height)
         return np.asarray(Image.fromarray(part).resize((size, size), Image.Resampling.BOX, box=box))
     return _enlarge(plane, x, y, width, height, size, cv2.INTER_CUBIC)
@@ -103,14 +103,19 @@ def _enlarge(
     )
 
 
-def _padded(plane: np.ndarray, x: int, y: int, width: int, height: int) -> np.ndarray:
+def padded(plane: np.ndarray, x: int, y: int, width: int, height: int) -> np.ndarray:
     """Rectangle of ``plane``, its edge pixels repeated where it reaches outside."""
     rows, columns = plane.shape
     if x >= 0 and y >= 0 and x + width <= columns and y + height <= rows:
         return plane[y : y + height, x : x + width]
-    ys = np.clip(np.arange(y, y + height), 0, rows - 1)
-    xs = np.clip(np.arange(x, x + width), 0, columns - 1)
-    return np.ascontiguousarray(plane[ys[:, None], xs[None, :]])
+    left, right = max(0, -x), max(0, x + width - columns)
+    top, bottom = max(0, -y), max(0, y + height - rows)
+    if left >= width or right >= width or top >= height or bottom >= height:  # wholly outside: the nearest pixels
+        ys = np.clip(np.arange(y, y + height), 0, rows - 1)
+        xs = np.clip(np.arange(x, x + width), 0, columns - 1)
+        return np.ascontiguousarray(plane[ys[:, None], xs[None, :]])
+    inside = plane[max(0, y) : min(rows, y + height), max(0, x) : min(columns, x + width)]
+    return cv2.copyMakeBorder(inside, top, bottom, left, right, cv2.BORDER_REPLICATE)
 
 
 def yuv_to_rgb(yuv: np.ndarray, *, full_range: bool, matrix: str) -> np.ndarray:

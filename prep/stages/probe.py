@@ -83,7 +83,7 @@ def probe(
                 f"the annotation wants {start:.2f}-{end:.2f} s of a video of {duration:.2f} s",
             )
         duration = min(end, duration) - start
-    origin = float(first.time) if first.time is not None else 0.0
+    origin = float(first.time) if first.time is not None else stream_start(video)
     if time_range is not None:
         origin = stream_start(video) + time_range[0]
     result = Probe(width, height, rotation, aspect, fps, origin, duration, video.index, audio.index)

@@ -10,14 +10,14 @@ import numpy as np
 
 from prep.records import Reason, Rejection
 from prep.stages.decode import GridFrame
-from prep.stages.detection import Detection, Ladder, box_of_landmarks, detect_near
+from prep.stages.detection import Detection, Ladder, box_of_landmarks, box_of_pose, detect_near
 from prep.stages.frames import Frame
 from prep.landmarks import Refiner, fan_boxes
-from prep.stages.geometry import N_POINTS, canonical_to_frame, overlap, scale_of, transform
+from prep.stages.geometry import N_POINTS, canonical_to_frame, overlap, scale_of
 
 POLICIES = ("largest", "speaking", "all")
 
-SCAN_EVERY = 50
+SCAN_EVERY = 100
 """Frames between two detections on the whole frame while a face is followed."""
 CHECK_EVERY = 25
 """Frames between two detections around a followed face."""
@@ -83,6 +83,7 @@ class _Face:
     look: np.ndarray
     doubts: int = 0
     missing: int = 0
+    pose: np.ndarray | None = None
     refined: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @property
@@ -194,7 +195,7 @@ class ShotTracker:
             if any(overlap(detection.box, box_of_landmarks(face.last)) > _SAME_FACE for face in self._followed):
                 continue
             points = self._fit_detection(item.frame, detection)
-            look = appearance(item.frame, points)
+            look = appearance(item.frame, canonical_to_frame(points))
             self._followed.append(_Face(item.index, [points], [False], item.index, look, look))
 
     def _fit_detection(self, frame: Frame, detection: Detection) -> np.ndarray:
@@ -209,22 +210,25 @@ class ShotTracker:
         if face.missing:
             self._look_again(face, item)
             return
-        points = self._landmarker.fit_one(item.frame, box_of_landmarks(face.last))
-        look = appearance(item.frame, points)
-        unsure = _jumps(face.last, points) or _correlation(look, face.look) < _LIKE_BEFORE
+        before = face.pose if face.pose is not None else canonical_to_frame(face.last)
+        points = self._landmarker.fit_one(item.frame, box_of_pose(before))
+        pose = canonical_to_frame(points)
+        look = appearance(item.frame, pose)
+        unsure = _jumps(before, pose) or _correlation(look, face.look) < _LIKE_BEFORE
         if unsure or (item.index - face.start) % CHECK_EVERY == 0:
             points_or_none = self._check(face, item, points, look, unsure)
             if points_or_none is None:
-                face.missing = 1
+                face.missing, face.pose = 1, None
                 face.points.append(face.last)
                 face.interpolated.append(True)
                 return
             if points_or_none is not points:
                 points = points_or_none
-                look = appearance(item.frame, points)
+                pose = canonical_to_frame(points)
+                look = appearance(item.frame, pose)
         face.points.append(points)
         face.interpolated.append(False)
-        face.look = look
+        face.look, face.pose = look, pose
 
     def _check(
         self, face: _Face, item: GridFrame, points: np.ndarray, look: np.ndarray, unsure: bool
@@ -235,11 +239,11 @@ class ShotTracker:
         if seen is not None:
             if unsure:
                 points = self._landmarker.fit_one(item.frame, seen.box)
-                look = appearance(item.frame, points)
+                look = appearance(item.frame, canonical_to_frame(points))
             self._confirm(face, item, look)
             return points
         likeness = _correlation(look, face.confirmed_look)
-        jumped = unsure and _jumps(face.last, points)
+        jumped = unsure and _jumps(canonical_to_frame(face.last), canonical_to_frame(points))
         if not unsure and likeness >= _SURELY_CONFIRMED:
             return points
         if not jumped and likeness >= _LIKE_CONFIRMED and face.doubts < _DOUBTS:
@@ -250,7 +254,7 @@ class ShotTracker:
         if same:
             best = max(same, key=lambda detection: overlap(detection.box, box))
             points = self._fit_detection(item.frame, best) if unsure else points
-            self._confirm(face, item, appearance(item.frame, points))
+            self._confirm(face, item, appearance(item.frame, canonical_to_frame(points)))
             return points
         if not unsure and not found and likeness >= _LIKE_CONFIRMED:
             face.doubts = 0  # nobody sees a face anywhere, and nothing speaks against this one
@@ -273,7 +277,7 @@ class ShotTracker:
             points = self._landmarker.fit_one(item.frame, seen.box)
             face.points.append(points)
             face.interpolated.append(False)
-            face.look = appearance(item.frame, points)
+            face.look = appearance(item.frame, canonical_to_frame(points))
             face.missing = 0
             self._confirm(face, item, face.look)
             return
@@ -294,10 +298,13 @@ class ShotTracker:
         self._done.append(face)
 
 
-def appearance(frame: Frame, points: np.ndarray) -> np.ndarray:
-    """float32 [576] of unit length and zero mean: the upper face in its canonical frame, 24x24."""
+def appearance(frame: Frame, to_frame: np.ndarray) -> np.ndarray:
+    """float32 [576] of unit length and zero mean: the upper face in its canonical frame, 24x24.
+
+    Args:
+        to_frame: float [2, 3], from :func:`prep.stages.geometry.canonical_to_frame`.
+    """
     size = _SIGNATURE
-    to_frame = canonical_to_frame(points)
     step = 1.4 / size
     grid = np.array([[step, 0, -0.7], [0, step, -0.45]])
     matrix = np.hstack([to_frame[:, :2] @ grid[:, :2], to_frame[:, :2] @ grid[:, 2:] + to_frame[:, 2:]])
@@ -312,13 +319,14 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float(a @ b)
 
 
+_FACE_MIDDLE = np.array([0.0, 0.25, 1.0])
+
+
 def _jumps(before: np.ndarray, after: np.ndarray) -> bool:
-    """Whether a face moved or grew more between two frames than heads do."""
-    a, b = canonical_to_frame(before), canonical_to_frame(after)
-    unit = float(scale_of(a))
-    zoom = float(scale_of(b)) / max(unit, 1e-6)
-    centre = np.array([[0.0, 0.25]])
-    shift = float(np.linalg.norm(transform(b, centre) - transform(a, centre)))
+    """Whether a face moved or grew more between two frames than heads do; poses as canonical-to-frame matrices."""
+    unit = float(scale_of(before))
+    zoom = float(scale_of(after)) / max(unit, 1e-6)
+    shift = float(np.linalg.norm((after - before) @ _FACE_MIDDLE))
     return shift > _JUMP * unit or not 1 / _ZOOM < zoom < _ZOOM
 
 
