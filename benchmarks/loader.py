@@ -1,4 +1,4 @@
-# ruff: noqa: E402 - thread counts must stand before anything loads a BLAS
+
 """How fast training windows come from shards, beside the recipe of Wav2Lip's users, and beside bare decoding.
 
 The peer recipe, from its published facts: a folder of JPEG crops and an ``audio.wav`` per clip; an item is a
@@ -36,6 +36,7 @@ from typing import Any
 import click
 import cv2
 import numpy as np
+import simplejpeg
 from rich.console import Console
 from rich.table import Table
 
@@ -48,7 +49,6 @@ from prep.shards.access import SampleReader
 from prep.shards.index import Dataset
 from prep.shards.order import Draw
 from prep.shards.reader import IndexedReader
-from prep.shards.rows import Row
 
 LENGTH_BINS = ((0, 4), (4, 8), (8, 16), (16, 32), (32, 10_000))  # seconds
 
@@ -97,32 +97,24 @@ class DecodeFloor:
         self._samples = SampleReader(dataset)
         self._size = size
 
-    def prepare(self, draws: Sequence[Draw]) -> list[tuple[list[np.ndarray], list[np.ndarray], int]]:
-        """(JPEGs, PNGs, flag for the JPEG decoder) of each draw."""
+    def prepare(self, draws: Sequence[Draw]) -> list[tuple[list[bytes], list[np.ndarray], int]]:
+        """(JPEGs, PNGs, side) of each draw."""
         prepared = []
         for draw in draws:
             frames = [schema.frame_suffix(int(i)) for i in (*draw.indices, *draw.references)]
             masks = [schema.mask_suffix(int(i)) for i in draw.indices]
-            data = [np.frombuffer(d, np.uint8) for d in self._samples.read(draw.row, [*frames, *masks])]
-            prepared.append((data[: len(frames)], data[len(frames) :], self._flag(draw.row)))
+            data = [bytes(d) for d in self._samples.read(draw.row, [*frames, *masks])]
+            planes = [np.frombuffer(d, np.uint8) for d in data[len(frames) :]]
+            prepared.append((data[: len(frames)], planes, self._size or draw.row.size))
         return prepared
 
-    def decode(self, prepared: Sequence[tuple[list[np.ndarray], list[np.ndarray], int]]) -> None:
-        for frames, masks, flag in prepared:
+    def decode(self, prepared: Sequence[tuple[list[bytes], list[np.ndarray], int]]) -> None:
+        """As :func:`prep.shards.members.decode_frame` does: the decoder shrinks where it can."""
+        for frames, masks, side in prepared:
             for data in frames:
-                cv2.imdecode(data, flag)
-            for data in masks:
-                cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-
-    def _flag(self, row: Row) -> int:
-        """As :func:`prep.shards.members.decode_frame` chooses: let the decoder shrink where it can."""
-        size = self._size or row.size
-        flags = (
-            (8, cv2.IMREAD_REDUCED_COLOR_8),
-            (4, cv2.IMREAD_REDUCED_COLOR_4),
-            (2, cv2.IMREAD_REDUCED_COLOR_2),
-        )
-        return next((flag for factor, flag in flags if size * factor <= row.size), cv2.IMREAD_COLOR)
+                simplejpeg.decode_jpeg(data, "RGB", min_height=side, min_width=side, min_factor=1)
+            for plane in masks:
+                cv2.imdecode(plane, cv2.IMREAD_UNCHANGED)
 
 
 def measure(shards: str, split: str | None, effort: Effort, scratch: Path, min_seconds: float = 8.0) -> dict[str, Any]:

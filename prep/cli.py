@@ -77,33 +77,62 @@ def print_rich(renderable: Any) -> None:
 
 
 @main.command("build-shards")
-@click.option("--lrs2", metavar="[NAME=]PATH", multiple=True, help="LRS2: the folder that holds mvlrs_v1 and the lists.")
-@click.option("--lrs2-lists", metavar="PATH", help="Folder of train.txt, val.txt, test.txt, pretrain.txt, if elsewhere.")
-@click.option("--hdtf", metavar="[NAME=]PATH", multiple=True, help="HDTF: cut clips, or originals with --hdtf-annotations.")
+@click.option(
+    "--lrs2", metavar="[NAME=]PATH", multiple=True, help="LRS2: the folder that holds mvlrs_v1 and the lists."
+)
+@click.option(
+    "--lrs2-lists", metavar="PATH", help="Folder of train.txt, val.txt, test.txt, pretrain.txt, if elsewhere."
+)
+@click.option(
+    "--hdtf", metavar="[NAME=]PATH", multiple=True, help="HDTF: cut clips, or originals with --hdtf-annotations."
+)
 @click.option("--hdtf-annotations", metavar="PATH", help="The HDTF_dataset folder of *_annotion_time.txt and others.")
-@click.option("--folder", metavar="[NAME=]PATH", multiple=True, help="Any tree of videos; NAME (default: the folder's) in every table.")
+@click.option(
+    "--folder",
+    metavar="[NAME=]PATH",
+    multiple=True,
+    help="Any tree of videos; NAME (default: the folder's) in every table.",
+)
 @click.option("--out", metavar="PATH|URL", required=True, help="Data set folder; a build that broke off is continued.")
-@click.option("--identity", metavar="RULE", help="Who is who: stem, parent, regex:EXPR (folders only) or csv:FILE with file,identity[,split].  [default: stem]")
-@click.option("--split-by", type=click.Choice(["auto", "lists", "identity", "csv"]), help="Who decides the split.  [default: lists where there are any, else a stable draw by identity]")
+@click.option(
+    "--identity",
+    metavar="RULE",
+    help="Who is who: stem, parent, regex:EXPR (folders only) or csv:FILE with file,identity[,split].  [default: stem]",
+)
+@click.option(
+    "--split-by",
+    type=click.Choice(["auto", "lists", "identity", "csv"]),
+    help="Who decides the split.  [default: lists where there are any, else a stable draw by identity]",
+)
 @click.option("--fractions", metavar="T,V,T", help="Shares of a drawn split.  [default: 0.8,0.1,0.1]")
 @click.option("--size", type=int, help="Side of the face crop, 64..512.  [default: 256]")
-@click.option("--landmarks", type=click.Choice(["dlib", "fan"]), help="dlib: embedded, CPU. fan: reference, GPU, weights to fetch.  [default: dlib]")
-@click.option("--faces", type=click.Choice(["largest", "speaking", "all"]), help="Which of several faces.  [default: largest]")
+@click.option(
+    "--landmarks",
+    type=click.Choice(["dlib", "fan"]),
+    help="dlib: embedded, CPU. fan: reference, GPU, weights to fetch.  [default: dlib]",
+)
+@click.option(
+    "--faces", type=click.Choice(["largest", "speaking", "all"]), help="Which of several faces.  [default: largest]"
+)
 @click.option("--min-frames", type=int, help="Shorter clips and shots are refused, frames of 40 ms.  [default: 10]")
 @click.option("--min-face", type=float, help="Smaller faces are refused, px.  [default: 24]")
-@click.option("--max-mismatch", type=float, help="Seconds by which picture and sound may differ in length.  [default: 1]")
+@click.option(
+    "--max-mismatch", type=float, help="Seconds by which picture and sound may differ in length.  [default: 1]"
+)
 @click.option("--shard-mb", type=float, help="About this many MB a shard.  [default: 256]")
 @click.option("--time-limit", type=float, help="Seconds a clip may take, plus ten times its length.  [default: 60]")
 @click.option("--fix-offset", is_flag=True, help="Shift the sound by the measured AV offset (needs the sync expert).")
 @click.option("--config", "config_file", metavar="YAML", help="File of the options above; the command line wins.")
 @click.option("--workers", type=click.IntRange(1), help="Local worker processes.  [default: one per core]")
-@click.option("--scheduler", metavar="sync|ADDRESS", help="sync: in this process; tcp://HOST:PORT: a running Dask cluster.")
+@click.option(
+    "--scheduler", metavar="sync|ADDRESS", help="sync: in this process; tcp://HOST:PORT: a running Dask cluster."
+)
 @click.option("--resource", metavar="NAME=N", multiple=True, help="Dask worker resource a task needs, e.g. GPU=1.")
 @click.option("--dry-run", is_flag=True, help="Probe and plan only: print frames, hours, core-hours, GPU-hours, bytes.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @json_option
 @click.pass_context
-def build_shards(ctx: click.Context, **options: Any) -> None:
+def build_shards(ctx: click.Context, /, **options: Any) -> None:
     """Turn raw footage into shards of face crops, landmarks, mels and mouth masks.
 
     \b
@@ -269,7 +298,9 @@ def _print_report(report: Any, startup: float, as_json: bool) -> None:
 @click.option("--clips", type=int, help="Number of clips.  [default: 40 (lrs2), 24 (hdtf)]")
 @click.option("--identities", type=int, help="Number of people, at most 25.")
 @click.option("--quiet", is_flag=True, help="No progress.")
-def make_sample_command(out: str, layout: Any, seed: int, clips: int | None, identities: int | None, quiet: bool) -> None:
+def make_sample_command(
+    out: str, layout: Any, seed: int, clips: int | None, identities: int | None, quiet: bool
+) -> None:
     """Render talking clips that anybody may use: a public-domain portrait that speaks synthetic speech.
 
     OUT is a new folder. Its splits.csv goes with build-shards --identity csv:OUT/splits.csv --split-by csv; truth.json
@@ -287,9 +318,7 @@ def make_sample_command(out: str, layout: Any, seed: int, clips: int | None, ide
             identities=identities,
             progress=lambda done, total: bar.advance(1, f"{done}/{total}"),
         )
-    click.echo(
-        f"{out}: {summary.clips} clips of {summary.identities} people, {summary.seconds:.0f} s, {layout} layout"
-    )
+    click.echo(f"{out}: {summary.clips} clips of {summary.identities} people, {summary.seconds:.0f} s, {layout} layout")
 
 
 # ---------------------------------------------------------------- reading a data set
@@ -428,7 +457,6 @@ def hdtf_list(annotations: str, hdtf: str | None, show_all: bool, as_json: bool)
         here = "  (here)" if row.present else ""
         click.echo(f"{row.group}_{row.name}\t{height}\t{used:.0f} s\t{row.url or 'no URL listed'}{here}")
     click.echo(f"{sum(not row.present for row in rows)} to download", err=True)
-
 
 
 if __name__ == "__main__":

@@ -140,7 +140,7 @@ def contact_sheet(
     clips = dict(iter(tables.samples.groupby(["source", "clip"], sort=True)))
     left_out: dict[str, int] = {}
     for source, _ in sorted(set(clips) - set(chosen)):
-        left_out[source] = left_out.get(source, 0) + 1
+        left_out[str(source)] = left_out.get(str(source), 0) + 1
     cards = list(_cards(dataset, [clips[name] for name in chosen]))
     data = _render_page(tables, cards, left_out).encode()
     storage.write_bytes(out, data)

@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import io
 import json
+import math
 import operator
 import re
 from collections.abc import Callable, Sequence
@@ -219,7 +220,7 @@ def _condition(match: re.Match[str]) -> Condition:
         number = float(text)
     except ValueError:
         number = float("nan")
-    if quoted is not None or number != number:
+    if quoted is not None or math.isnan(number):
         raise UsageError(f"{column} is a number, not {text!r}", _GRAMMAR)
     return Condition(column, match["operator"], number, absolute=bool(match["abs"]))
 

@@ -155,14 +155,14 @@ def summary(root: Url) -> Summary:
 def summarise(tables: Tables) -> Summary:
     """:func:`summary` of tables that are already in memory."""
     samples = tables.samples
-    groups = [_group(source, split, rows) for (source, split), rows in samples.groupby(["source", "split"])]
+    groups = [_group(str(source), str(split), rows) for (source, split), rows in samples.groupby(["source", "split"])]
     stage_seconds: dict[str, float] = {}
     for _, marker in sorted(tables.markers.items()):
         for stage, seconds in marker.get("stage_seconds", {}).items():
             stage_seconds[stage] = stage_seconds.get(stage, 0.0) + float(seconds)
     rejected: dict[str, dict[str, int]] = {}
     for (source, reason), rows in tables.rejected.groupby(["source", "reason"]):
-        rejected.setdefault(source, {})[reason] = len(rows)
+        rejected.setdefault(str(source), {})[str(reason)] = len(rows)
     partial: dict[str, dict[str, int]] = {}
     for loss in partial_losses(tables.manifest):
         counts = partial.setdefault(loss["source"], {})

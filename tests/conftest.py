@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 # one thread a process: tests run side by side, and the numbers are those of a worker
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -46,3 +47,20 @@ def sample_lrs2_clips(sample_clip_dir: Path) -> list[Path]:
 def sample_hdtf_clips(sample_clip_dir: Path) -> list[Path]:
     """The clips of the HDTF sample, 512 px, about 5 s each, three people."""
     return sorted((sample_clip_dir / "hdtf").glob("*.mp4"))
+
+
+@pytest.fixture(scope="session")
+def tracked_sample(sample_hdtf_clips: list[Path]) -> tuple[Any, dict[int, Any]]:
+    """(:class:`prep.run.passes.TrackedClip`, frames by clip frame) of one rendered 512 px clip."""
+    from prep.config import BuildConfig
+    from prep.landmarks.dlib import DlibLandmarks
+    from prep.records import ClipSpec
+    from prep.run.passes import Backends, FrameCache, Timings, TrackedClip, track_clip
+
+    path = sample_hdtf_clips[0]
+    cache = FrameCache(1 << 30)
+    spec = ClipSpec("hdtf", path.stem, "someone", path.name)
+    found = track_clip(str(path), spec, BuildConfig(), Backends(DlibLandmarks()), Timings(), cache)
+    assert isinstance(found, TrackedClip), found
+    assert cache.frames is not None
+    return found, dict(cache.frames)

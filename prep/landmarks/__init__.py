@@ -7,7 +7,6 @@ from typing import Protocol
 
 import numpy as np
 
-
 BACKENDS = ("dlib", "fan")
 
 
@@ -40,5 +39,3 @@ def fan_boxes(landmarks: np.ndarray) -> np.ndarray:
 
     matrices = canonical_to_frame(landmarks)
     return square(transform(matrices, FACE_CENTRE)[:, 0, :], scale_of(matrices) * FACE_HALF)
-
-

@@ -56,9 +56,7 @@ class DlibLandmarks:
         patch_side = round(extent * scale)
         scale = patch_side / extent
         shrink = cv2.INTER_AREA if scale < 0.5 else cv2.INTER_LINEAR
-        patch = cv2.resize(
-            padded(frame.y, left, top, extent, extent), (patch_side, patch_side), interpolation=shrink
-        )
+        patch = cv2.resize(padded(frame.y, left, top, extent, extent), (patch_side, patch_side), interpolation=shrink)
         edges = np.round((np.asarray(box, dtype=np.float64) - (left, top, left, top)) * scale).astype(int)
         rectangle = dlib.rectangle(int(edges[0]), int(edges[1]), int(edges[2]) - 1, int(edges[3]) - 1)
         shape = _predictor()(frame.grey_to_full_range(patch), rectangle)

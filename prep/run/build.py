@@ -5,8 +5,8 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
-import io
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -21,13 +21,24 @@ from prep.config import BuildConfig
 from prep.landmarks import weights_of
 from prep.records import FPS, ClipSpec, Reason, Rejection, rejection_from_json
 from prep.run.runners import Result, Runner, Task
-from prep.run.work import CLIP_FILE, TRACKS_FILE, part_stem, unit_folder
+from prep.run.work import (
+    CLIP_FILE,
+    TRACKS_FILE,
+    committed_part,
+    has_blocks,
+    part_stem,
+    read_record,
+    unit_folder,
+)
 from prep.shards import schema
 from prep.shards.plan import bytes_per_frame, shards_of
 from prep.sources import SourceRoot, scan_all
 from prep.sources.identity import IdentityRule
 
-PIPELINE_SOURCES = ("prep.stages", "prep.landmarks", "prep.run.passes", "prep.shards.sample", "prep.records", "prep.media")
+PIPELINE_SOURCES = (
+    *("prep.stages", "prep.landmarks", "prep.run.passes"),
+    *("prep.shards.sample", "prep.records", "prep.media"),
+)
 """The code that decides the bytes of a sample."""
 
 PIPELINE_PACKAGES = ("av", "dlib-bin", "numpy", "opencv-python-headless", "opencv-python", "pillow")
@@ -137,8 +148,13 @@ class Build:
         self.work = storage.join(out, schema.WORK_FOLDER)
         self._require_ours()
 
+    @functools.cached_property
+    def _config_json(self) -> dict[str, Any]:
+        """One dictionary for all tasks: a work list may hold a million."""
+        return self.config.model_dump(mode="json")
+
     def _require_ours(self) -> None:
-        names = storage.list_files(self.out)
+        names = _names_in(self.out)
         ours = schema.DATASET_FILE in names or storage.exists(storage.join(self.work, "plan.parquet"))
         if names and not ours:
             raise UsageError(
@@ -151,7 +167,7 @@ class Build:
         """Probe every clip and decide shards. Files that did not change since the last plan are not opened again."""
         specs, roots = scan_all(self.sources, self.identity_rule, self.config.split_by, self.config.fractions)
         urls = [storage.join(roots[spec.source], spec.path) for spec in specs]
-        known = _ProbeCache.load(self.work)
+        known = _ProbeCache.load(self.work, _code(self.config.landmarks))
         answers: dict[int, dict[str, Any]] = {}
         for position, (spec, url) in enumerate(zip(specs, urls, strict=True)):
             if spec.absent is None and (answer := known.find(spec, url, self.config)) is not None:
@@ -177,10 +193,10 @@ class Build:
         answers: dict[int, dict[str, Any]],
     ) -> None:
         """Fill ``answers`` for the clips at ``missing``; a file that kills the prober is a row as well."""
-        config = self.config.model_dump(mode="json")
+        config = self._config_json
 
         def task(positions: list[int]) -> Task:
-            clips = [{"spec": specs[i].to_json(), "url": urls[i]} for i in positions]
+            clips = [{"spec": specs[i], "url": urls[i]} for i in positions]
             limit = 60 + self.config.time_limit * len(positions) / 4
             cost = _PROBE_SECONDS * len(positions)
             return {
@@ -212,7 +228,13 @@ class Build:
         if "probe" in answer:
             frames = max(0, round(answer["probe"]["duration"] * FPS))
         fingerprint = provenance.digest(
-            {"spec": spec.to_json(), "content": content, "config": self.config.content(), "code": _code(self.config.landmarks)}
+            {
+                "spec": spec.to_json(),
+                "content": content,
+                "config": self.config.content(),
+                "part_frames": self.config.part_frames,  # not the bytes of a sample, but where a part ends
+                "code": _code(self.config.landmarks),
+            }
         )
         return PlannedClip(spec, url, content, frames, fingerprint, rejection)
 
@@ -230,8 +252,7 @@ class Build:
         started = time.monotonic()
         shelf = _Shelf(self.out)
         records = _read_records(self.work, plan.todo)
-        done_before = sum(_is_complete(clip, records.get(clip.spec.uid), shelf, self.work) for clip in plan.todo)
-        failures = self._process(plan, runner, records, shelf)
+        failures, done_before = self._process(plan, runner, records, shelf)
         records = _read_records(self.work, plan.todo)
         outcomes = _outcomes(plan, records, failures)
         layout = self._layout(plan, outcomes)
@@ -244,15 +265,16 @@ class Build:
 
     def _process(
         self, plan: Plan, runner: Runner, records: dict[str, dict[str, Any]], shelf: _Shelf
-    ) -> dict[str, Rejection]:
-        """Run every unit that is not complete; returns why some could not be."""
+    ) -> tuple[dict[str, Rejection], int]:
+        """Run every unit that is not complete; returns why some could not be, and how many clips were complete."""
         failures: dict[str, Rejection] = {}
         tasks: list[Task] = []
-        frames_left = 0
+        frames_left = done_before = 0
         for clip in plan.todo:
             todo = self._tasks_of(clip, records.get(clip.spec.uid), shelf)
             tasks += todo
             frames_left += clip.frames if todo else 0
+            done_before += not todo
         by_uid = {clip.spec.uid: clip for clip in plan.todo}
         with progress(frames_left, "processing", unit="frames", quiet=self.quiet or not tasks) as bar:
 
@@ -270,7 +292,7 @@ class Build:
 
             # long clips first, so that no worker is left with one at the end
             runner.run(sorted(tasks, key=lambda task: -task["cost"]), handle)
-        return failures
+        return failures, done_before
 
     def _tasks_of(self, clip: PlannedClip, record: dict[str, Any] | None, shelf: _Shelf) -> list[Task]:
         if _is_complete(clip, record, shelf, self.work):
@@ -293,12 +315,12 @@ class Build:
         return {
             "op": op,
             "uid": clip.spec.uid,
-            "spec": clip.spec.to_json(),
+            "spec": clip.spec,
             "url": clip.url,
             "content_sha256": clip.content_sha256,
             "fingerprint": clip.fingerprint,
             "folder": unit_folder(self.work, clip.spec.uid),
-            "config": self.config.model_dump(mode="json"),
+            "config": self._config_json,
             "frames": frames,
             "timeout": self.config.time_limit + 10 * frames / FPS,
             "cost": 0.1 + frames * SECONDS_PER_FRAME[self.config.landmarks],
@@ -352,11 +374,19 @@ class Build:
                 return []
 
             runner.run(tasks, handle)
+        self._put_in_place(layout, staged, shelf)
+        for shard in layout:
+            _update_marker(storage.join(self.out, shard.name), reasons=_reasons(shard, outcomes))
+
+    def _put_in_place(self, layout: list[_PlannedShard], staged: str, shelf: _Shelf) -> None:
         wanted = {shard.name: shard.content for shard in layout}
         current = {stem: marker["fingerprint"] for stem, marker in shelf.markers.items()}
-        if wanted == current:
+        leftovers = _shard_stems(self.out) - wanted.keys() - current.keys()
+        if wanted == current and not leftovers:
             return
         storage.delete(storage.join(self.out, schema.DATASET_FILE))
+        for stem in leftovers:  # of a run that was killed between two files of a shard
+            _delete_shard(storage.join(self.out, stem))
         for stem, content in current.items():
             if wanted.get(stem) == content:
                 continue
@@ -366,7 +396,7 @@ class Build:
                 _delete_shard(storage.join(self.out, stem))
         for shard in layout:
             if current.get(shard.name) != shard.content:
-                _rename_marker(storage.join(staged, shard.content), shard.name)
+                _update_marker(storage.join(staged, shard.content), shard=shard.name)
                 _move_shard(storage.join(staged, shard.content), storage.join(self.out, shard.name))
 
     def _assemble_task(
@@ -391,12 +421,8 @@ class Build:
                 }
             )
         seconds: collections.Counter[str] = collections.Counter()
-        reasons: collections.Counter[str] = collections.Counter()
         for uid in shard.uids:
             seconds.update(outcomes[uid].seconds)
-            rejection = outcomes[uid].rejection
-            if rejection is not None:
-                reasons[rejection.reason.value] += 1
         total = sum(part["bytes"] for part in parts)
         return {
             "op": "assemble",
@@ -404,7 +430,7 @@ class Build:
             "shard": shard.name,
             "fingerprint": shard.content,
             "parts": parts,
-            "reasons": dict(reasons),
+            "reasons": _reasons(shard, outcomes),
             "clip_seconds": dict(seconds),
             "timeout": 600 + total / 1e6,
             "cost": 0.2 + total / 200e6,
@@ -417,15 +443,12 @@ class Build:
     ) -> dict[str, Any]:
         from prep.sources.splits import leaks
 
-        tables = [
-            pq.read_table(io.BytesIO(storage.read_bytes(storage.join(self.out, shard.name + ".parquet"))))
-            for shard in layout
-        ]
-        index = pa.concat_tables(tables) if tables else schema.INDEX.empty_table()
-        samples = index.select(
-            ["source", "clip", "split", "identity", "video_id", "n_frames"]
-        ).to_pylist()
-        manifest = [_manifest_row(clip, outcomes[clip.spec.uid], samples_of) for clip, samples_of in _joined(plan, samples)]
+        columns = ["source", "clip", "split", "identity", "video_id", "n_frames"]
+        samples: list[dict[str, Any]] = []
+        for shard in layout:
+            data = storage.read_bytes(storage.join(self.out, shard.name + ".parquet"))
+            samples += pq.read_table(pa.BufferReader(data), columns=columns).to_pylist()
+        manifest = [_manifest_row(clip, outcomes[clip.spec.uid], rows) for clip, rows in _joined(plan, samples)]
         buffer = pa.BufferOutputStream()
         pq.write_table(pa.Table.from_pylist(manifest, schema=schema.MANIFEST), buffer, compression="zstd")
         _write_if_changed(storage.join(self.out, schema.MANIFEST_FILE), buffer.getvalue().to_pybytes())
@@ -487,6 +510,7 @@ class Build:
                 if name.endswith(".tar") or name == TRACKS_FILE:
                     storage.delete(storage.join(folder, name))
         storage.delete_tree(storage.join(self.work, "shards"))
+        storage.delete_leftovers(self.out)
 
 
 _RECORDED_FIELDS = {
@@ -525,9 +549,9 @@ class _Shelf:
             stem = name.removesuffix(".stats.json")
             if stem == name or f"{stem}.tar" not in names or f"{stem}.parquet" not in names:
                 continue
-            marker = storage.read_json(storage.join(out, name))
+            marker = read_record(storage.join(out, name))
             tar = storage.join(out, f"{stem}.tar")
-            if storage.size(tar) != marker.get("bytes"):
+            if marker is None or "fingerprint" not in marker or storage.size(tar) != marker.get("bytes"):
                 continue
             self.markers[stem] = marker
             for source, clip, part, fingerprint, start, n_bytes in marker.get("parts", []):
@@ -542,11 +566,9 @@ def _read_records(work: str, clips: Iterable[PlannedClip]) -> dict[str, dict[str
     """``clip.json`` of the clips that have one for their present fingerprint."""
     records = {}
     for clip in clips:
-        url = storage.join(unit_folder(work, clip.spec.uid), CLIP_FILE)
-        if storage.exists(url):
-            record = storage.read_json(url)
-            if record.get("fingerprint") == clip.fingerprint:
-                records[clip.spec.uid] = record
+        record = read_record(storage.join(unit_folder(work, clip.spec.uid), CLIP_FILE))
+        if record is not None and record.get("fingerprint") == clip.fingerprint:
+            records[clip.spec.uid] = record
     return records
 
 
@@ -559,15 +581,16 @@ def _is_complete(clip: PlannedClip, record: dict[str, Any] | None, shelf: _Shelf
 
 def _part_is_there(clip: PlannedClip, part: int, folder: str, shelf: _Shelf) -> bool:
     """Whether a part's record is of this fingerprint, and its bytes are in the work folder or in a shard."""
-    stem = storage.join(folder, part_stem(part))
-    if not storage.exists(f"{stem}.json"):
-        return False
-    record = storage.read_json(f"{stem}.json")
-    if record["fingerprint"] != clip.fingerprint:
-        return False
-    if shelf.find(clip, part) is not None:
-        return True
-    return storage.exists(f"{stem}.tar") and storage.size(f"{stem}.tar") == record["bytes"]
+    record = committed_part(folder, part, clip.fingerprint)
+    return record is not None and (shelf.find(clip, part) is not None or has_blocks(folder, part, record))
+
+
+def _names_in(out: str) -> list[str]:
+    """What stands in a folder, our own work aside; of a store the files only, for it has no folders."""
+    if not storage.is_local(out):
+        return storage.list_files(out)
+    path = storage.local_path(out)
+    return [name for name in sorted(os.listdir(path)) if name != schema.WORK_FOLDER] if os.path.isdir(path) else []
 
 
 def _failure(stage: str, result: Result) -> Rejection:
@@ -648,6 +671,7 @@ def _write_if_changed(url: str, data: bytes) -> None:
 
 
 _SUFFIXES = (".parquet", ".tar", ".stats.json")  # the marker last: without it no reader accepts the rest
+_SHARD_FILE = re.compile(r"((?:train|val|test)-\d{5,})(?:\.parquet|\.tar|\.stats\.json)")
 
 
 def _move_shard(source: str, target: str) -> None:
@@ -661,11 +685,22 @@ def _delete_shard(stem: str) -> None:
         storage.delete(stem + suffix)
 
 
-def _rename_marker(stem: str, name: str) -> None:
-    """A shard whose number changed keeps its bytes; only its marker says its name."""
+def _update_marker(stem: str, **values: Any) -> None:
+    """A shard whose number changed, or beside which a clip was rejected, keeps its bytes; its marker says so."""
     marker = storage.read_json(f"{stem}.stats.json")
-    if marker["shard"] != name:
-        storage.write_json(f"{stem}.stats.json", {**marker, "shard": name})
+    if any(marker.get(name) != value for name, value in values.items()):
+        storage.write_json(f"{stem}.stats.json", {**marker, **values})
+
+
+def _reasons(shard: _PlannedShard, outcomes: Mapping[str, Outcome]) -> dict[str, int]:
+    """How many clips that were planned for a shard gave nothing, by reason."""
+    rejections = [outcomes[uid].rejection for uid in shard.uids]
+    return dict(collections.Counter(found.reason.value for found in rejections if found is not None))
+
+
+def _shard_stems(out: str) -> set[str]:
+    """Every shard of which any file is there, committed or not."""
+    return {match[1] for name in storage.list_files(out) if (match := _SHARD_FILE.fullmatch(name))}
 
 
 def _finished_stages(staged: str) -> set[str]:
@@ -690,14 +725,14 @@ def _code(landmarks: str) -> str:
 class _ProbeCache:
     """Probe answers of local files by size and time of change, so that a resumed run opens only what is new."""
 
-    def __init__(self, url: str, entries: dict[str, Any]) -> None:
-        self._url, self._old, self._new = url, entries, dict[str, Any]()
+    def __init__(self, url: str, code: str, entries: dict[str, Any]) -> None:
+        self._url, self._code, self._old, self._new = url, code, entries, dict[str, Any]()
 
     @classmethod
-    def load(cls, work: str) -> _ProbeCache:
+    def load(cls, work: str, code: str) -> _ProbeCache:
         url = storage.join(work, "probes.json")
-        entries = storage.read_json(url) if storage.exists(url) else {}
-        return cls(url, entries if entries.get("version") == _PROBE_CACHE_VERSION else {})
+        entries = read_record(url) or {}
+        return cls(url, code, entries if entries.get("version") == code else {})
 
     def find(self, spec: ClipSpec, url: str, config: BuildConfig) -> dict[str, Any] | None:
         state = self._state(spec, url, config)
@@ -715,7 +750,7 @@ class _ProbeCache:
             self._new[spec.uid] = {"state": state, "answer": answer}
 
     def save(self) -> None:
-        storage.write_json(self._url, {"version": _PROBE_CACHE_VERSION, **self._new})
+        storage.write_json(self._url, {**self._new, "version": self._code})
 
     @staticmethod
     def _state(spec: ClipSpec, url: str, config: BuildConfig) -> list[Any] | None:
@@ -726,10 +761,8 @@ class _ProbeCache:
         except OSError:
             return None
         time_range = list(spec.time_range) if spec.time_range is not None else None
-        return [spec.path, found.st_size, found.st_mtime_ns, time_range, config.min_frames]
-
-
-_PROBE_CACHE_VERSION = 1
+        # the time of the last change of the inode cannot be set: it betrays what keeps its size and date
+        return [spec.path, found.st_size, found.st_mtime_ns, found.st_ctime_ns, time_range, config.min_frames]
 
 
 def _plan_table(plan: Plan, config: BuildConfig) -> bytes:

@@ -18,7 +18,7 @@ import av
 import numpy as np
 
 from prep.config import BuildConfig
-from prep.landmarks import Refiner, fan_boxes
+from prep.landmarks import Refiner
 from prep.media import describe, explain_failure, open_media
 from prep.records import FPS, SAMPLES_PER_FRAME, ClipSpec, CropHint, Reason, Rejection
 from prep.shards import schema
@@ -47,7 +47,7 @@ from prep.stages.tracking import (
 class Timings:
     """Seconds per stage of one clip."""
 
-    seconds: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    seconds: dict[str, float] = dataclasses.field(default_factory=lambda: collections.defaultdict(float))
     _last: float = dataclasses.field(default_factory=time.perf_counter)
 
     def lap(self, stage: str) -> None:
@@ -154,7 +154,12 @@ class TrackedClip:
 
 
 def track_clip(
-    url: str, spec: ClipSpec, config: BuildConfig, backends: Backends, timings: Timings, cache: FrameCache
+    url: str,
+    spec: ClipSpec,
+    config: BuildConfig,
+    backends: Backends,
+    timings: Timings,
+    cache: FrameCache,
 ) -> TrackedClip | Rejection:
     """Pass 1: sound, shots and faces of one clip.
 
@@ -184,15 +189,15 @@ def track_clip(
     tracked: list[_TrackedShot] = []
     try:
         with open_media(url) as container:
-            frames = _timed(_recorded(video_frames(container, probed, log, whole=spec.time_range is None), pts, cache), timings)
+            frames = _timed(
+                _recorded(video_frames(container, probed, log, whole=spec.time_range is None), pts, cache), timings
+            )
             tracked = list(_track_shots(with_cuts(frames), spec, config, backends, timings))
     except Exception as error:
         if _is_media_error(error):
             return Rejection("decode", Reason.UNREADABLE, f"decoding broke off: {describe(error)}")
         raise
-    trim = trim_to_shorter(
-        len(pts), len(audio.pcm), max_mismatch=config.max_mismatch, min_frames=config.min_frames
-    )
+    trim = trim_to_shorter(len(pts), len(audio.pcm), max_mismatch=config.max_mismatch, min_frames=config.min_frames)
     if isinstance(trim, Rejection):
         return _prefer_truncation(trim, probed, len(pts), log)
     shots, partial = _finish_shots(tracked, trim.n_frames, _scaled_hint(spec, probed), config)
@@ -212,9 +217,7 @@ def track_clip(
         "padded_audio": round(audio.head_padded, 3),
         "decode_errors": log.errors + audio.errors,
     }
-    return TrackedClip(
-        probed, trim.n_frames, np.array(pts[: trim.n_frames], np.int64), pcm, mel, shots, partial, facts
-    )
+    return TrackedClip(probed, trim.n_frames, np.array(pts[: trim.n_frames], np.int64), pcm, mel, shots, partial, facts)
 
 
 def _is_media_error(error: Exception) -> bool:
@@ -297,9 +300,7 @@ def _finish_shots(
             face_px = 2 * float(np.median(crop.half))
             if refusal is None and face_px < config.min_face:
                 detail = f"the face box is {face_px:.0f} px wide, under {config.min_face:g}"
-                refusal = Rejection(
-                    "tracking", Reason.FACE_TOO_SMALL, detail, track.start, track.stop - track.start
-                )
+                refusal = Rejection("tracking", Reason.FACE_TOO_SMALL, detail, track.start, track.stop - track.start)
             if refusal is not None:
                 partial.append(refusal)
                 continue
@@ -371,7 +372,8 @@ def encode_part(
         for shot_position, segment in pieces:
             shot = clip.shots[shot_position]
             start, stop = shot.segments[segment]
-            sample, row = _sample(spec, clip, shot, segment, source.frames(start, stop), content_sha256, config, timings)
+            frames = source.frames(start, stop)
+            sample, row = _sample(spec, clip, shot, segment, frames, content_sha256, config, timings)
             rows.append({**row, **appender.add_sample(sample)})
             timings.lap("write")
     return rows
@@ -453,10 +455,8 @@ def _sample(
     pictures, sharp, bright = [], [], []
     for offset, frame in enumerate(frames):
         timings.lap("decode")
-        row = rows.start + offset
-        rgb = frame.crop_rgb(
-            float(shot.crop.x[row]), float(shot.crop.y[row]), float(shot.crop.side[row]), config.size
-        )
+        at = rows.start + offset
+        rgb = frame.crop_rgb(float(shot.crop.x[at]), float(shot.crop.y[at]), float(shot.crop.side[at]), config.size)
         timings.lap("crop")
         pictures.append(encode.jpeg(rgb))
         timings.lap("jpeg")
@@ -565,12 +565,8 @@ def load_tracks(data: bytes) -> TrackedClip:
         facts = json.loads(arrays["json"].tobytes())
         shots = []
         for number in range(facts["n_shots"]):
-            track = Track(
-                int(arrays[f"start{number}"]), arrays[f"landmarks{number}"], arrays[f"interpolated{number}"]
-            )
-            shots.append(
-                Shot(number, track, crop_track(track.landmarks), segments.cut(track.start, track.stop))
-            )
+            track = Track(int(arrays[f"start{number}"]), arrays[f"landmarks{number}"], arrays[f"interpolated{number}"])
+            shots.append(Shot(number, track, crop_track(track.landmarks), segments.cut(track.start, track.stop)))
         return TrackedClip(
             Probe(**facts["probe"]),
             facts["n_frames"],

@@ -75,7 +75,7 @@ class SyncRunner:
         waiting = collections.deque(tasks)
         while waiting:
             task = waiting.popleft()
-            waiting.extendleft(handle(task, _checked(_execute_one(task))))
+            _put_first(waiting, handle(task, _checked(_execute_one(task))))
 
 
 class DaskRunner:
@@ -111,7 +111,7 @@ class DaskRunner:
             future = next(running)
             batch = in_flight.pop(future.key)
             for task, result in self._results(future, batch, waiting):
-                waiting.extendleft(handle(task, _checked(result)))
+                _put_first(waiting, handle(task, _checked(result)))
             future.release()
 
     def _submit(self, batch: list[Task]) -> Any:
@@ -141,6 +141,11 @@ class DaskRunner:
             yield batch[0], {"died": "its Dask worker was killed several times"}
         else:
             waiting.extendleft({**task, "cost": BATCH_SECONDS} for task in batch)
+
+
+def _put_first(waiting: collections.deque[Task], tasks: Iterable[Task]) -> None:
+    """What follows from a task goes next, in its order: the parts of a long clip must not wait for the short ones."""
+    waiting.extendleft(reversed(list(tasks)))
 
 
 def _take_batch(waiting: collections.deque[Task], largest: float) -> list[Task]:

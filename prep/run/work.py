@@ -73,11 +73,15 @@ def probe_clips(request: Mapping[str, Any]) -> dict[str, Any]:
     """``probe``: headers and content hashes of clips, one answer each, in order."""
     config = BuildConfig.model_validate(request["config"])
     hashes: dict[str, str] = {}
-    answers = []
+    answers: list[dict[str, Any]] = []
     for item in request["clips"]:
         spec, url = ClipSpec.from_json(item["spec"]), item["url"]
-        found = _refuse_unreadable(url) or _probe(url, spec, config)
-        if isinstance(found, Rejection) and (found.reason is Reason.SOURCE_MISSING or found.stage == "open"):
+        found = _refuse_unreadable(url)
+        if found is not None:
+            answers.append({"rejection": dataclasses.asdict(found)})
+            continue
+        found = _probe(url, spec, config)
+        if isinstance(found, Rejection) and found.reason is Reason.SOURCE_MISSING:
             answers.append({"rejection": dataclasses.asdict(found)})
             continue
         if url not in hashes:
@@ -93,14 +97,14 @@ def _refuse_unreadable(url: str) -> Rejection | None:
         return None
     path = storage.local_path(url)
     if os.path.exists(path) and not os.path.isfile(path):
-        return Rejection("open", Reason.UNREADABLE, "it is no regular file")
+        return Rejection("probe", Reason.UNREADABLE, "it is no regular file")
     try:
         with open(path, "rb") as stream:
             stream.read(1)
     except FileNotFoundError:
         return Rejection("probe", Reason.SOURCE_MISSING, "the file is not there")
     except OSError as error:
-        return Rejection("open", Reason.UNREADABLE, f"the file cannot be read: {error.strerror}")
+        return Rejection("probe", Reason.UNREADABLE, f"the file cannot be read: {error.strerror}")
     return None
 
 

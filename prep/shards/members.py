@@ -12,6 +12,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import simplejpeg
 
 from g4g_core.errors import DatasetError
 from prep.records import SAMPLES_PER_FRAME
@@ -21,13 +22,6 @@ from prep.shards.sample import read_npy, read_wav
 
 Bytes = bytes | memoryview
 
-_REDUCED = (
-    (8, cv2.IMREAD_REDUCED_COLOR_8),
-    (4, cv2.IMREAD_REDUCED_COLOR_4),
-    (2, cv2.IMREAD_REDUCED_COLOR_2),
-    (1, cv2.IMREAD_COLOR),
-)
-_DIRECT_RGB = getattr(cv2, "IMREAD_COLOR_RGB", None)  # OpenCV >= 4.11: saves turning the picture round
 _ERASE = np.uint8(schema.MaskBit.ERASE)
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
@@ -114,28 +108,24 @@ class MemberDecoder:
 def decode_frame(data: Bytes, stored: int, out: np.ndarray) -> None:
     """Decode an RGB JPEG of side ``stored`` into ``out``, uint8 [S, S, 3] RGB.
 
-    Where S is at most half of ``stored``, the JPEG decoder itself shrinks by 2, 4 or 8 (it then computes smaller
-    blocks, without aliasing); the rest, less than a factor of 2, is bilinear, which at such factors leaves out no
-    pixel and takes a quarter of the time of area averaging. Raises ValueError for anything that is no such JPEG.
+    Where S is smaller than ``stored``, the JPEG decoder itself shrinks by eighths (it then computes smaller blocks,
+    without aliasing) to the first size that is not under S; the rest is bilinear, which at such factors leaves out no
+    pixel. Raises ValueError for anything that is no such JPEG.
     """
     if data[:2] != _JPEG_START or data[-2:] != _JPEG_END:
         raise ValueError("not a whole JPEG")  # the decoder would fill what is missing with grey and say nothing
     side = out.shape[0]
-    factor, flag = next((f, flag) for f, flag in _REDUCED if f == 1 or side * f <= stored)
-    is_rgb = factor == 1 and _DIRECT_RGB is not None
-    flag = _DIRECT_RGB if is_rgb else flag
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-        raise ValueError("the JPEG cannot be decoded")
-    expected = -(-stored // factor)
-    if image.shape != (expected, expected, 3):
-        raise ValueError(f"a picture of {image.shape[1]}x{image.shape[0]} where {expected}x{expected} was due")
-    if side != expected:
-        image = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
-    if is_rgb:
+    height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+    if (height, width) != (stored, stored):
+        raise ValueError(f"a picture of {width}x{height} where {stored}x{stored} was due")
+    if side == stored:
+        simplejpeg.decode_jpeg(data, "RGB", buffer=out)
+        return
+    image = simplejpeg.decode_jpeg(data, "RGB", min_height=min(side, stored), min_width=min(side, stored), min_factor=1)
+    if image.shape[0] == side:
         out[:] = image
     else:
-        cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=out)
+        cv2.resize(image, (side, side), dst=out, interpolation=cv2.INTER_LINEAR)
 
 
 def decode_mask(data: Bytes, stored: int, out: np.ndarray) -> None:

@@ -18,7 +18,7 @@ def bytes_per_frame(size: int) -> float:
 
     About 26 kB + 1.5 kB at 256 px; JPEG grows a little slower than the number of pixels.
     """
-    return 27_500 * (size / 256) ** 1.7 + 3 * 512
+    return float(27_500 * (size / 256) ** 1.7 + 3 * 512)
 
 
 def shards_of(sizes: Mapping[str, float], target: float) -> list[list[str]]:

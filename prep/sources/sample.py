@@ -131,7 +131,7 @@ def _plan(layout: str, clips: int | None, identities: int | None, av_offsets: Se
         )
     if not av_offsets:
         raise UsageError("The list of AV offsets is empty.", "Give at least one; 0 means in sync.")
-    clips_of = _shares(clips, {split: clips for split in SPLITS})
+    clips_of = _shares(clips, dict.fromkeys(SPLITS, clips))
     available = Counter(identity.split for identity in everyone)
     people_of = _shares(identities or len(everyone), available)
     plans: list[_Plan] = []
@@ -162,7 +162,7 @@ def _plan(layout: str, clips: int | None, identities: int | None, av_offsets: Se
 
 def _shares(total: int, most: dict[str, int] | Counter[str]) -> dict[str, int]:
     """``total`` over the splits by :data:`_FRACTIONS`: at least 1 and at most ``most`` each."""
-    counts = {split: 1 for split in SPLITS}
+    counts = dict.fromkeys(SPLITS, 1)
     while sum(counts.values()) < min(total, sum(most.values())):
         open_splits = [split for split in SPLITS if counts[split] < most[split]]
         needy = min(open_splits, key=lambda split: counts[split] / _FRACTIONS[split])

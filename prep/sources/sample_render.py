@@ -142,7 +142,8 @@ class TalkingPortrait:
         share = smoothstep(0.0, 1.0, (y - crease) / (lid + drop - 2.5 - crease))
         # a step, not a slope: a slope would squeeze the whole eye into the lid's edge
         moved = self._density * drop * share * (y < lid + drop)
-        pixels[(*box, 1)] -= moved.astype(np.float32)
+        rows, columns = box
+        pixels[rows, columns, 1] -= moved.astype(np.float32)
 
     def _draw_interior(
         self, frame: Image, mouth: NDArray[np.floating], lips: tuple[Floats, Floats], unpose: Floats

@@ -56,9 +56,7 @@ class GridFrame:
     frame: Frame
 
 
-def source_frames(
-    container: Any, probed: Probe, log: DecodeLog, *, start: float | None = None
-) -> Iterator[TimedFrame]:
+def source_frames(container: Any, probed: Probe, log: DecodeLog, *, start: float | None = None) -> Iterator[TimedFrame]:
     """Frames of the video stream in presentation order, from about a second before ``start`` on.
 
     Packets that cannot be decoded are counted in ``log`` and skipped; frames that go back in time are dropped. A
@@ -123,6 +121,8 @@ def _decoded(container: Any, stream: Any, log: DecodeLog) -> Iterator[Any]:
             packet = next(packets)
         except StopIteration:
             return
+        except IndexError:
+            return  # PyAV, at the end of a file in which damage made a new stream appear; ours is flushed by then
         except (av.error.FFmpegError, OSError) as error:
             log.errors += 1
             log.stopped = f"reading broke off: {type(error).__name__}"
@@ -164,9 +164,7 @@ def on_grid(
             index += 1
 
 
-def video_frames(
-    container: Any, probed: Probe, log: DecodeLog, *, whole: bool = True
-) -> Iterator[GridFrame]:
+def video_frames(container: Any, probed: Probe, log: DecodeLog, *, whole: bool = True) -> Iterator[GridFrame]:
     """The clip's upright frames on the 25 fps grid (first decode pass).
 
     Args:
@@ -175,17 +173,13 @@ def video_frames(
     end = probed.start + probed.duration if not whole else None
     start = None if whole else probed.start
     last: tuple[int, Frame] | None = None
-    for index, timed in on_grid(
-        source_frames(container, probed, log, start=start), probed, start=start, end=end
-    ):
+    for index, timed in on_grid(source_frames(container, probed, log, start=start), probed, start=start, end=end):
         if last is None or last[0] != timed.pts:
             last = (timed.pts, from_av(timed.picture, probed.rotation, probed.pixel_aspect))
         yield GridFrame(index, timed.pts, last[1])
 
 
-def frames_at(
-    container: Any, probed: Probe, pts: np.ndarray, log: DecodeLog
-) -> Iterator[tuple[int, Frame]]:
+def frames_at(container: Any, probed: Probe, pts: np.ndarray, log: DecodeLog) -> Iterator[tuple[int, Frame]]:
     """(position in ``pts``, frame) for known presentation stamps (second decode pass).
 
     Args:
@@ -306,9 +300,7 @@ class Trim:
     audio: float
 
 
-def trim_to_shorter(
-    video_frames: int, audio_samples: int, *, max_mismatch: float, min_frames: int
-) -> Trim | Rejection:
+def trim_to_shorter(video_frames: int, audio_samples: int, *, max_mismatch: float, min_frames: int) -> Trim | Rejection:
     """Cut both streams to the shorter one.
 
     Args:

@@ -158,11 +158,12 @@ def from_av(frame: av.VideoFrame, rotation: int, pixel_aspect: float) -> Frame:
         planes = [_widen(plane, pixel_aspect) for plane in planes]
     if rotation:
         planes = [np.ascontiguousarray(np.rot90(plane, -rotation // 90)) for plane in planes]
-    return Frame(*planes, full_range=full_range, matrix=matrix)
+    y, u, v = planes
+    return Frame(y, u, v, full_range=full_range, matrix=matrix)
 
 
 def _plane(plane: av.video.plane.VideoPlane) -> np.ndarray:
-    rows = np.frombuffer(plane, np.uint8)[: plane.line_size * plane.height]
+    rows = np.frombuffer(memoryview(plane), np.uint8)[: plane.line_size * plane.height]
     return rows.reshape(plane.height, plane.line_size)[:, : plane.width]
 
 

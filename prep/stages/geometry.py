@@ -78,9 +78,7 @@ def scale_of(matrix: np.ndarray) -> np.ndarray:
 
 def interocular(points: np.ndarray) -> np.ndarray:
     """Distance of the outer eye corners (36, 45) of points [..., 68, 2]."""
-    return np.asarray(
-        np.linalg.norm(points[..., LEFT_EYE_CORNER, :] - points[..., RIGHT_EYE_CORNER, :], axis=-1)
-    )
+    return np.asarray(np.linalg.norm(points[..., LEFT_EYE_CORNER, :] - points[..., RIGHT_EYE_CORNER, :], axis=-1))
 
 
 def square(centre: np.ndarray, half: np.ndarray | float) -> np.ndarray:

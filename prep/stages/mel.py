@@ -87,9 +87,7 @@ def _hz_to_mel(hz: float) -> float:
 
 def _mel_to_hz(mel: np.ndarray) -> np.ndarray:
     linear = _LINEAR_HZ_PER_MEL * mel
-    return np.where(
-        mel < _LOG_START_MEL, linear, _LOG_START_HZ * np.exp(_LOG_STEP * (mel - _LOG_START_MEL))
-    )
+    return np.where(mel < _LOG_START_MEL, linear, _LOG_START_HZ * np.exp(_LOG_STEP * (mel - _LOG_START_MEL)))
 
 
 def mel_start(frame: int, offset: int = 0) -> int:

@@ -44,9 +44,7 @@ class Probe:
         return max(0, math.floor(self.duration * FPS + 0.5))
 
 
-def probe(
-    container: Any, *, time_range: tuple[float, float] | None = None, min_frames: int = 1
-) -> Probe | Rejection:
+def probe(container: Any, *, time_range: tuple[float, float] | None = None, min_frames: int = 1) -> Probe | Rejection:
     """Read the headers of an open container.
 
     Args:
@@ -115,7 +113,7 @@ def _first_frame(container: Any, video: Any) -> Any:
                 failure = describe(error)
             if number > 500:
                 break
-    except (av.error.FFmpegError, OSError) as error:
+    except (av.error.FFmpegError, OSError, IndexError) as error:  # IndexError: see prep.stages.decode
         failure = describe(error)
     return Rejection("probe", Reason.UNREADABLE, f"no frame can be decoded: {failure}")
 

@@ -32,6 +32,4 @@ def too_short(start: int, stop: int, *, min_frames: int, shot: tuple[int, int]) 
     whole = (start, stop) == shot
     reason = Reason.SCENE_CUT_TOO_SHORT if whole else Reason.FACE_LOST
     what = "the shot" if whole else "the stretch with a face"
-    return Rejection(
-        "segments", reason, f"{what} has {stop - start} frames, under {min_frames}", start, stop - start
-    )
+    return Rejection("segments", reason, f"{what} has {stop - start} frames, under {min_frames}", start, stop - start)

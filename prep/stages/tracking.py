@@ -8,11 +8,11 @@ from typing import Protocol
 import cv2
 import numpy as np
 
+from prep.landmarks import Refiner, fan_boxes
 from prep.records import Reason, Rejection
 from prep.stages.decode import GridFrame
 from prep.stages.detection import Detection, Ladder, box_of_landmarks, box_of_pose, detect_near
 from prep.stages.frames import Frame
-from prep.landmarks import Refiner, fan_boxes
 from prep.stages.geometry import N_POINTS, canonical_to_frame, overlap, scale_of
 
 POLICIES = ("largest", "speaking", "all")
@@ -332,9 +332,9 @@ def _jumps(before: np.ndarray, after: np.ndarray) -> bool:
 
 def _as_track(face: _Face) -> Track:
     rows = range(face.start, face.start + len(face.points))
-    points = np.stack(
-        [face.refined.get(row, point) for row, point in zip(rows, face.points, strict=True)]
-    ).astype(np.float32)
+    points = np.stack([face.refined.get(row, point) for row, point in zip(rows, face.points, strict=True)]).astype(
+        np.float32
+    )
     unseen = np.array(face.interpolated)
     if unseen.any():
         numbers = np.arange(len(points))
@@ -357,9 +357,7 @@ def split_long_gaps(track: Track) -> list[Track]:
             begin = row
         run = 0
     pieces.append((begin, len(track.landmarks)))
-    return [
-        Track(track.start + a, track.landmarks[a:b], track.interpolated[a:b]) for a, b in pieces if b > a
-    ]
+    return [Track(track.start + a, track.landmarks[a:b], track.interpolated[a:b]) for a, b in pieces if b > a]
 
 
 def choose(tracks: list[Track], policy: str) -> list[Track]:
@@ -380,9 +378,7 @@ def choose(tracks: list[Track], policy: str) -> list[Track]:
     return sorted(chosen, key=lambda track: track.start)
 
 
-def uncovered(
-    shot: tuple[int, int], tracks: list[Track], *, seen_any: bool
-) -> list[Rejection]:
+def uncovered(shot: tuple[int, int], tracks: list[Track], *, seen_any: bool) -> list[Rejection]:
     """Stretches of a shot (start, stop) that no chosen track covers, each with its reason."""
     gaps, position = [], shot[0]
     for track in sorted(tracks, key=lambda track: track.start):
@@ -391,6 +387,4 @@ def uncovered(
     gaps.append((position, shot[1]))
     reason = Reason.FACE_LOST if seen_any else Reason.NO_FACE
     detail = "the face was lost here" if seen_any else "no detector finds a face here"
-    return [
-        Rejection("tracking", reason, detail, start, stop - start) for start, stop in gaps if stop - start > 0
-    ]
+    return [Rejection("tracking", reason, detail, start, stop - start) for start, stop in gaps if stop - start > 0]

@@ -177,7 +177,7 @@ def test_phoneme_and_word_times_lie_in_order_inside_the_sound() -> None:
         seconds = len(phrase.audio) / 16_000
         times = [edge for _, start, end in phrase.phonemes for edge in (start, end)]
         assert times == sorted(times)
-        assert 0 <= times[0] and times[-1] <= seconds
+        assert times[0] >= 0 and times[-1] <= seconds
         assert " ".join(word.text for word in phrase.words) == phrase.text.rstrip(".?")
         assert phrase.words[-1].end <= seconds
 
