@@ -40,9 +40,11 @@ $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
 	@touch $@
 
 # face-alignment depends on opencv-python, which overwrites the files of opencv-python-headless and then needs libGL.
-# The last one installed wins, so headless is installed again, last. See docs/landmarks.md.
+# The last one installed wins, so headless is installed again, last (docs/landmarks.md). The other one goes entirely:
+# its version would count in fingerprints, and the demo be built anew, though its files are not the ones in use.
 $(VENV)/installed-test: pyproject.toml | $(VENV)/installed
 	$(PIP) install --quiet --editable '.[test,fan,s3,bench]'
+	$(PIP) uninstall --quiet --yes opencv-python
 	$(PIP) install --quiet --force-reinstall --no-deps opencv-python-headless
 	@touch $@
 

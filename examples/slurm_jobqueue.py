@@ -4,9 +4,9 @@
     python examples/slurm_jobqueue.py --jobs 8 --cores 16 --walltime 04:00:00 --partition cpu -- \
         --hdtf /shared/HDTF --out /shared/shards
 
-What follows ``--`` goes to ``g4g-prep build-shards`` as it is. Run this on a node that workers can reach, inside tmux or
-as a small job of its own: it holds the Dask scheduler. Sources, output, this Python and, for ``--landmarks fan``, the
-weights folder must be visible under the same path on every node.
+What follows ``--`` goes to ``g4g-prep build-shards`` as it is. Run this on a node that workers can reach, inside tmux
+or as a small job of its own: it holds the Dask scheduler. Sources, output, this Python and, for ``--landmarks fan``,
+the weights folder must be visible under the same path on every node.
 
 A run that ends early (walltime, a lost node, Ctrl-C) is continued by the same command. ``--print-job`` shows the job
 script and submits nothing.
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         cluster.adapt(minimum_jobs=options.jobs, maximum_jobs=options.jobs)
         print(f"scheduler {cluster.scheduler_address}, dashboard {cluster.dashboard_link}", file=sys.stderr)
         cluster.wait_for_workers(1)
-        return subprocess.run(build_command(cluster.scheduler_address, build)).returncode
+        return subprocess.run(build_command(cluster.scheduler_address, build), check=False).returncode
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -18,7 +18,9 @@ ROOT = Path(__file__).resolve().parents[1]
 def run(*command: str | Path, cwd: Path) -> str:
     """Run a command in ``cwd`` without the checkout on its path; returns what it prints."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PIP_", "G4G_"))}
-    result = subprocess.run([*map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=240)
+    result = subprocess.run(
+        [*map(str, command)], check=False, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240
+    )
     assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
     return result.stdout
 

@@ -299,9 +299,7 @@ class Build:
             return []
         folder = unit_folder(self.work, clip.spec.uid)
         if record is not None and record["parts"] > 1 and storage.exists(storage.join(folder, TRACKS_FILE)):
-            open_parts = [
-                part for part in range(record["parts"]) if not _part_is_there(clip, part, folder, shelf)
-            ]
+            open_parts = [part for part in range(record["parts"]) if not _part_is_there(clip, part, folder, shelf)]
             return self._part_tasks(clip, open_parts)
         return [self._task(clip, "clip", clip.frames, {"estimated_frames": clip.frames})]
 
@@ -342,9 +340,7 @@ class Build:
         for split, shards in plan.shards.items():
             number = 0
             for uids in shards:
-                parts = [
-                    (by_uid[uid], part) for uid in uids for part in range(outcomes[uid].parts)
-                ]
+                parts = [(by_uid[uid], part) for uid in uids for part in range(outcomes[uid].parts)]
                 if parts:
                     content = provenance.digest([[clip.fingerprint, part] for clip, part in parts])
                     layout.append(_PlannedShard(schema.shard_name(split, number), split, content, uids, parts))
@@ -399,9 +395,7 @@ class Build:
                 _update_marker(storage.join(staged, shard.content), shard=shard.name)
                 _move_shard(storage.join(staged, shard.content), storage.join(self.out, shard.name))
 
-    def _assemble_task(
-        self, shard: _PlannedShard, outcomes: Mapping[str, Outcome], staged: str, shelf: _Shelf
-    ) -> Task:
+    def _assemble_task(self, shard: _PlannedShard, outcomes: Mapping[str, Outcome], staged: str, shelf: _Shelf) -> Task:
         parts = []
         for clip, part in shard.parts:
             folder = unit_folder(self.work, clip.spec.uid)
@@ -438,9 +432,7 @@ class Build:
 
     # ---- the data set's own files
 
-    def _finish(
-        self, plan: Plan, outcomes: Mapping[str, Outcome], layout: list[_PlannedShard]
-    ) -> dict[str, Any]:
+    def _finish(self, plan: Plan, outcomes: Mapping[str, Outcome], layout: list[_PlannedShard]) -> dict[str, Any]:
         from prep.sources.splits import leaks
 
         columns = ["source", "clip", "split", "identity", "video_id", "n_frames"]
@@ -620,9 +612,7 @@ def _outcomes(
     return outcomes
 
 
-def _joined(
-    plan: Plan, samples: Iterable[Mapping[str, Any]]
-) -> Iterable[tuple[PlannedClip, list[Mapping[str, Any]]]]:
+def _joined(plan: Plan, samples: Iterable[Mapping[str, Any]]) -> Iterable[tuple[PlannedClip, list[Mapping[str, Any]]]]:
     by_clip: dict[tuple[str, str], list[Mapping[str, Any]]] = collections.defaultdict(list)
     for row in samples:
         by_clip[(row["source"], row["clip"])].append(row)

@@ -33,6 +33,9 @@ page table a quarter less. Other C libraries ignore it."""
 
 _START_SECONDS = 120.0
 
+READY = b'{"ready": true}'
+"""The child's first line."""
+
 
 class ChildTimeout(Exception):
     """The child did not answer in time and was killed."""
@@ -93,7 +96,9 @@ class GuardedProcess:
         )
         try:
             # "ready": loading models is not the clip's time, and failing to is not the clip's fault
-            self._read_line(process, time.monotonic() + _START_SECONDS)
+            deadline = time.monotonic() + _START_SECONDS
+            while self._read_line(process, deadline) != READY:
+                pass  # what the environment prints before the child has taken standard output for itself
         except (ChildTimeout, ChildDied) as error:
             how = str(error) or f"not ready within {_START_SECONDS:.0f} s"
             raise G4GError(

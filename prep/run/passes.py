@@ -42,6 +42,8 @@ from prep.stages.tracking import (
     uncovered,
 )
 
+_HINT_MARGIN = 0.15
+
 
 @dataclasses.dataclass
 class Timings:
@@ -184,6 +186,7 @@ def track_clip(
     if len(audio.pcm) and quality.loudness_dbfs(audio.pcm) < quality.SILENT_BELOW:
         level = quality.loudness_dbfs(audio.pcm)
         return Rejection("audio", Reason.SILENT_AUDIO, f"the sound has a level of {level:.0f} dBFS")
+    hint = _scaled_hint(spec, probed)
     log = DecodeLog()
     pts: list[int] = []
     tracked: list[_TrackedShot] = []
@@ -192,7 +195,7 @@ def track_clip(
             frames = _timed(
                 _recorded(video_frames(container, probed, log, whole=spec.time_range is None), pts, cache), timings
             )
-            tracked = list(_track_shots(with_cuts(frames), spec, config, backends, timings))
+            tracked = list(_track_shots(with_cuts(frames), hint, config, backends, timings))
     except Exception as error:
         if _is_media_error(error):
             return Rejection("decode", Reason.UNREADABLE, f"decoding broke off: {describe(error)}")
@@ -200,7 +203,7 @@ def track_clip(
     trim = trim_to_shorter(len(pts), len(audio.pcm), max_mismatch=config.max_mismatch, min_frames=config.min_frames)
     if isinstance(trim, Rejection):
         return _prefer_truncation(trim, probed, len(pts), log)
-    shots, partial = _finish_shots(tracked, trim.n_frames, _scaled_hint(spec, probed), config)
+    shots, partial = _finish_shots(tracked, trim.n_frames, hint, config)
     missing = probed.estimated_frames - len(pts)
     if missing > FPS:
         why = log.stopped or "the file ends before its header says"
@@ -250,13 +253,14 @@ class _TrackedShot:
 
 def _track_shots(
     frames: Iterable[tuple[GridFrame, bool]],
-    spec: ClipSpec,
+    hint: CropHint | None,
     config: BuildConfig,
     backends: Backends,
     timings: Timings,
 ) -> Iterator[_TrackedShot]:
-    """Follow the faces of every shot. With an annotated box every face is followed, and the box decides."""
-    policy = "all" if spec.crop_hint is not None else config.faces
+    """Follow the faces of every shot; with an annotated box those in and around it, and the box decides."""
+    policy = "all" if hint is not None else config.faces
+    region = _around(hint) if hint is not None else None
     tracker: ShotTracker | None = None
     start = stop = 0
     last_pts: int | None = None
@@ -264,7 +268,7 @@ def _track_shots(
         if starts_shot:
             if tracker is not None:
                 yield _TrackedShot(start, item.index, tracker.finish(), tracker.seen_any)
-            tracker = ShotTracker(backends.landmarker, policy, backends.refiner, config.batch_size)
+            tracker = ShotTracker(backends.landmarker, policy, backends.refiner, config.batch_size, region)
             start, last_pts = item.index, None
         assert tracker is not None  # the first frame starts a shot
         tracker.push(item, repeated=item.pts == last_pts)
@@ -320,6 +324,12 @@ def _scaled_hint(spec: ClipSpec, probed: Probe) -> CropHint | None:
         return hint
     factor = probed.height / hint.listed_height
     return CropHint(hint.x * factor, hint.y * factor, hint.width * factor, hint.height * factor, probed.height)
+
+
+def _around(hint: CropHint) -> tuple[float, float, float, float]:
+    """The annotated box with a margin, for detectors want to see a little more than the face."""
+    x, y = _HINT_MARGIN * hint.width, _HINT_MARGIN * hint.height
+    return hint.x - x, hint.y - y, hint.x + hint.width + x, hint.y + hint.height + y
 
 
 def _inside_hint(track: Track, hint: CropHint) -> bool:

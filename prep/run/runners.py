@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import logging
+import signal
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,6 +29,8 @@ BATCH_SECONDS = 20.0
 """Small tasks travel together until they are this much work: a lost worker costs no more."""
 
 _MAX_BATCH = 64
+
+CONNECT_SECONDS = 20.0
 
 
 class Runner(Protocol):
@@ -121,9 +124,7 @@ class DaskRunner:
         )
 
     @staticmethod
-    def _results(
-        future: Any, batch: list[Task], waiting: collections.deque[Task]
-    ) -> Iterator[tuple[Task, Result]]:
+    def _results(future: Any, batch: list[Task], waiting: collections.deque[Task]) -> Iterator[tuple[Task, Result]]:
         """Results of a batch. A batch that killed its workers is sent again task by task, to find the guilty one."""
         from distributed import KilledWorker
 
@@ -186,10 +187,12 @@ def open_runner(
         raise MissingDependency(f"workers need the Python package {error.name}", "Use --scheduler sync.") from error
     import dask
 
-    dask.config.set({"distributed.scheduler.allowed-failures": 3, "distributed.comm.timeouts.connect": "20s"})
+    dask.config.set(
+        {"distributed.scheduler.allowed-failures": 3, "distributed.comm.timeouts.connect": f"{CONNECT_SECONDS}s"}
+    )
     if scheduler is not None:
         try:
-            client = Client(scheduler, timeout="20s")
+            client = Client(scheduler, timeout=CONNECT_SECONDS)
         except (OSError, ValueError) as error:
             raise UsageError(
                 f"no Dask scheduler answers at {scheduler}: {error}", "Start one with: dask scheduler"
@@ -210,4 +213,16 @@ def open_runner(
         resources=dict(resources or {}),
     )
     with cluster, Client(cluster) as client:
+        _leave_interrupts_to_this_process(client)
         yield DaskRunner(client, resources)
+
+
+def _leave_interrupts_to_this_process(client: Any) -> None:
+    """Ctrl-C reaches every process of a terminal; workers would print a traceback each, this one ends them anyway."""
+    from distributed import WorkerPlugin
+
+    class IgnoreInterrupts(WorkerPlugin):  # type: ignore[misc]
+        def setup(self, worker: Any) -> None:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    client.register_plugin(IgnoreInterrupts(), name="g4g-interrupts")

@@ -62,12 +62,25 @@ class Ladder:
     """HOG, then HOG on the frame enlarged once, then the network detector while its ration lasts.
 
     One ladder per shot: the ration is a shot's.
+
+    Attributes:
+        mmod_left: frames on which the network detector may still run.
+        region: x0, y0, x1, y1 in frame pixels outside which nobody is looked for, or ``None``. A rung that finds
+            somebody ends the climb, so without it a large face elsewhere would hide a small one that is wanted.
     """
 
     mmod_left: int = MMOD_PER_SHOT
+    region: tuple[float, float, float, float] | None = None
 
     def climb(self, frame: Frame, *, rungs: int = 3) -> list[Detection]:
         """Faces of a frame from the first of the first ``rungs`` detectors that finds any, largest first."""
+        if self.region is None:
+            return self._climb(frame, rungs)
+        part, x, y = frame.part(*self.region)
+        origin = np.array([x, y, x, y], dtype=np.float64)
+        return [dataclasses.replace(found, box=found.box + origin) for found in self._climb(part, rungs)]
+
+    def _climb(self, frame: Frame, rungs: int) -> list[Detection]:
         grey, scale = _small_grey(frame)
         for rung, (name, enlarge) in enumerate((("hog", 0), ("hog-upsampled", 1))):
             if rung < rungs:

@@ -51,6 +51,21 @@ class Frame:
         """Stretch luma that was cut from this frame to 0..255."""
         return grey if self.full_range else cv2.LUT(grey, _STRETCH)
 
+    def part(self, x0: float, y0: float, x1: float, y1: float) -> tuple[Frame, int, int]:
+        """The rectangle as a frame of its own, without copying, and where its corner lies; at least 16 px a side.
+
+        Edges are rounded to four pixels, in which chroma of any subsampling begins anew.
+        """
+        left = max(0, min(int(x0) // 4 * 4, self.width - 16))
+        top = max(0, min(int(y0) // 4 * 4, self.height - 16))
+        right, bottom = max(left + 16, min(math.ceil(x1), self.width)), max(top + 16, min(math.ceil(y1), self.height))
+
+        def cut(plane: np.ndarray) -> np.ndarray:
+            fx, fy = plane.shape[1] / self.width, plane.shape[0] / self.height
+            return plane[round(top * fy) : round(bottom * fy), round(left * fx) : round(right * fx)]
+
+        return dataclasses.replace(self, y=cut(self.y), u=cut(self.u), v=cut(self.v)), left, top
+
     def rgb(self, max_side: int | None = None) -> np.ndarray:
         """uint8 [h, w, 3] RGB of the whole frame, scaled down so that no side exceeds ``max_side``."""
         scale = 1.0 if max_side is None else min(1.0, max_side / max(self.width, self.height))
@@ -81,14 +96,16 @@ class Frame:
 def resample(plane: np.ndarray, x: float, y: float, width: float, height: float, size: int) -> np.ndarray:
     """Rectangle of ``plane``, at sub-pixel position, as uint8 [size, size]; edges replicated.
 
-    Shrinking averages areas, as OpenCV's INTER_AREA does, through Pillow's box filter: it takes a fractional
-    rectangle, so that a crop follows a face without stepping from pixel to pixel. Enlarging is cubic.
+    Shrinking averages areas, as OpenCV's INTER_AREA does, but over a fractional rectangle, so that a crop follows a
+    face without stepping from pixel to pixel. Pillow's Hamming filter comes nearest to that (within 1.3 levels on
+    average); its box filter takes whole source pixels or none, which shifts parts of the picture by up to half a pixel.
+    Enlarging is cubic.
     """
     if width > size and height > size:
         x0, y0 = math.floor(x), math.floor(y)
         part = padded(plane, x0, y0, math.ceil(x + width) - x0, math.ceil(y + height) - y0)
         box = (x - x0, y - y0, x - x0 + width, y - y0 + height)
-        return np.asarray(Image.fromarray(part).resize((size, size), Image.Resampling.BOX, box=box))
+        return np.asarray(Image.fromarray(part).resize((size, size), Image.Resampling.HAMMING, box=box))
     return _enlarge(plane, x, y, width, height, size, cv2.INTER_CUBIC)
 
 

@@ -20,6 +20,9 @@ from prep.stages.geometry import (
 BLOCK = 8
 """JPEG spreads a pixel over its 8x8 block (4:4:4): an erased region ends where blocks end."""
 
+MAX_ERASE = 0.40
+"""Part of the crop that ``erase`` may take: a face that grows within a shot of constant crop size would exceed it."""
+
 _SUBPIXEL_BITS = 4
 _LIP_MARGIN = 0.05  # of the outer eye corners' distance
 
@@ -105,6 +108,8 @@ def _erase(points: np.ndarray, to_crop: np.ndarray, size: int) -> np.ndarray:
     rows = np.concatenate([low[:, 1], high[:, 1], high[:, 1], low[:, 1]])
     inside = (rows >= 0) & (rows < blocks) & (columns >= 0) & (columns < blocks)
     touched[rows[inside], columns[inside]] = 0
+    below = np.cumsum(touched.sum(axis=1, dtype=int))
+    touched[below > MAX_ERASE * touched.size] = 0  # the lowest rows, under the chin, go first
     full = cv2.resize(touched, (blocks * BLOCK, blocks * BLOCK), interpolation=cv2.INTER_NEAREST)
     return np.asarray(full[:size, :size])
 

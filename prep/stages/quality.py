@@ -74,8 +74,8 @@ def head_pose(landmarks: np.ndarray) -> np.ndarray:
     """Yaw, pitch and roll in degrees of faces [T, 68, 2], float64 [T, 3], by weak-perspective least squares.
 
     The two rows of the affine camera that carries the mean head's points 17-47 onto the picture are made orthonormal;
-    the rotation they span is read as yaw (positive: the face turns to the picture's right), pitch (positive: down)
-    and roll (positive: clockwise in the picture).
+    the rotation they span is read as pitch (positive: down), then yaw (positive: the face turns to the picture's
+    right), then roll (positive: clockwise in the picture), in this order, so that a tilted head does not nod.
     """
     head = np.column_stack([MEAN_FACE[POSE], -_DEPTH])  # x right, y down, z away from the camera
     head = head - head.mean(axis=0)
@@ -85,7 +85,7 @@ def head_pose(landmarks: np.ndarray) -> np.ndarray:
     u, _, vt = np.linalg.svd(cameras, full_matrices=False)
     rows = u @ vt
     third = np.cross(rows[:, 0], rows[:, 1])
-    yaw = np.arctan2(rows[:, 0, 2], np.hypot(rows[:, 0, 0], rows[:, 1, 0]))
-    pitch = np.arctan2(-rows[:, 1, 2], third[:, 2])
+    yaw = np.arctan2(third[:, 0], np.hypot(rows[:, 0, 0], rows[:, 1, 0]))
+    pitch = np.arctan2(third[:, 1], third[:, 2])
     roll = np.arctan2(rows[:, 1, 0], rows[:, 0, 0])
-    return np.degrees(np.stack([-yaw, pitch, roll], axis=1))
+    return np.degrees(np.stack([yaw, pitch, roll], axis=1))

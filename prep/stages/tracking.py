@@ -108,6 +108,7 @@ class ShotTracker:
         landmarker: fits the points that faces are followed by.
         policy: one of :data:`POLICIES`; decides how many faces are followed.
         refiner: a slower backend whose points replace the tracked ones, ``batch_size`` faces at a time.
+        region: x0, y0, x1, y1 in frame pixels outside which no face is looked for, or ``None``.
     """
 
     def __init__(
@@ -116,12 +117,13 @@ class ShotTracker:
         policy: str = "largest",
         refiner: Refiner | None = None,
         batch_size: int = 16,
+        region: tuple[float, float, float, float] | None = None,
     ) -> None:
         self._landmarker = landmarker
         self._refiner, self._batch_size = refiner, batch_size
         self._to_refine: list[tuple[_Face, int, Frame]] = []
         self._max_followed = _MAX_FOLLOWED[policy]
-        self._ladder = Ladder()
+        self._ladder = Ladder(region=region)
         self._followed: list[_Face] = []
         self._done: list[_Face] = []
         self._start: int | None = None

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -205,3 +206,16 @@ def kill(process: subprocess.Popen[Any], how: int = signal.SIGKILL) -> None:
     if process.poll() is None:
         process.send_signal(how)
     process.wait(60)
+
+
+def samples(out: Path) -> dict[str, dict[str, bytes]]:
+    """All samples of a data set: members by suffix, by key."""
+    found: dict[str, dict[str, bytes]] = {}
+    for path in sorted(out.glob("*.tar")):
+        with tarfile.open(path) as archive:
+            for member in archive:
+                key, _, suffix = member.name.partition(".")
+                stream = archive.extractfile(member)
+                assert stream is not None
+                found.setdefault(key, {})[suffix] = stream.read()
+    return found

@@ -111,7 +111,9 @@ def test_no_marker_and_no_table_of_a_data_set_names_a_folder_of_the_machine(foot
 # ---- footage that changes
 
 
-def test_adding_a_clip_processes_it_alone_and_makes_at_most_two_new_tars(mine: tuple[Path, Path], sample_lrs2_clips: list[Path]) -> None:
+def test_adding_a_clip_processes_it_alone_and_makes_at_most_two_new_tars(
+    mine: tuple[Path, Path], sample_lrs2_clips: list[Path]
+) -> None:
     root, out = mine
     names_before, times = tar_hashes(out), unit_times(out)
     for index in range(3):
@@ -266,9 +268,7 @@ def test_options_that_decide_no_bytes_have_nothing_processed_again(mine: tuple[P
     assert redone(times, unit_times(out)) == []
 
 
-def test_shards_of_another_size_are_joined_from_those_that_are_there(
-    tmp_path: Path, mine: tuple[Path, Path]
-) -> None:
+def test_shards_of_another_size_are_joined_from_those_that_are_there(tmp_path: Path, mine: tuple[Path, Path]) -> None:
     root, out = mine
     times = unit_times(out)
     build(root, out, shard_mb=5)
@@ -321,12 +321,15 @@ def test_files_of_a_shard_that_a_killed_run_left_half_moved_are_cleared(mine: tu
 # ---- clips that go wrong
 
 
-def test_a_clip_that_hangs_is_a_timeout_row_and_its_neighbours_are_there(tmp_path: Path, footage: Path, built: Path) -> None:
+def test_a_clip_that_hangs_is_a_timeout_row_and_its_neighbours_are_there(
+    tmp_path: Path, footage: Path, built: Path
+) -> None:
     out = tmp_path / "out"
     hang = {"op": "sleep", "seconds": 60, "timeout": 0.5}
     build(footage, out, Sabotaged(SyncRunner(), {"clip1.mp4": hang}))
     rows = manifest(out)
-    assert (rows["clip1"]["outcome"], rows["clip1"]["stage"], rows["clip1"]["reason"]) == ("rejected", "process", "timeout")
+    lost = rows["clip1"]
+    assert (lost["outcome"], lost["stage"], lost["reason"]) == ("rejected", "process", "timeout")
     assert [row["outcome"] for clip, row in sorted(rows.items()) if clip != "clip1"] == ["ok"] * 5
     assert verify(str(out)).findings == ()
     runner = Sabotaged(SyncRunner(), {})

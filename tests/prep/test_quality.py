@@ -62,8 +62,8 @@ def turned_head(yaw: float = 0.0, pitch: float = 0.0, roll: float = 0.0) -> np.n
     points[POSE, 2] = _DEPTH
     a, b, c = np.radians([yaw, pitch, roll])
     x, y, depth = points.T
-    x, depth = x * np.cos(a) + depth * np.sin(a), depth * np.cos(a) - x * np.sin(a)  # the nose goes right
     y, depth = y * np.cos(b) + depth * np.sin(b), depth * np.cos(b) - y * np.sin(b)  # the nose goes down
+    x, depth = x * np.cos(a) + depth * np.sin(a), depth * np.cos(a) - x * np.sin(a)  # the nose goes right
     x, y = x * np.cos(c) - y * np.sin(c), x * np.sin(c) + y * np.cos(c)
     return np.stack([x, y], axis=1)[None] * 85 + (300, 200)
 
@@ -75,8 +75,10 @@ def test_a_turn_about_one_axis_is_read_with_its_sign_and_size(axis: str, angle: 
     assert head_pose(turned_head(**{axis: angle}))[0] == pytest.approx(list(expected.values()), abs=0.5)
 
 
-def test_turns_about_three_axes_are_told_apart() -> None:
-    assert head_pose(turned_head(yaw=20, pitch=-10, roll=15))[0] == pytest.approx([20, -10, 15], abs=5)
+@pytest.mark.parametrize("angles", [(20, -10, 15), (-35, 12, 30), (30, 0, -40), (0, 20, 25)])
+def test_turns_about_three_axes_are_told_apart(angles: tuple[float, float, float]) -> None:
+    yaw, pitch, roll = angles
+    assert head_pose(turned_head(yaw=yaw, pitch=pitch, roll=roll))[0] == pytest.approx(angles, abs=0.5)
 
 
 def test_pose_does_not_depend_on_place_size_mouth_or_jaw() -> None:
