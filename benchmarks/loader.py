@@ -1,4 +1,3 @@
-
 """How fast training windows come from shards, beside the recipe of Wav2Lip's users, and beside bare decoding.
 
 The peer recipe, from its published facts: a folder of JPEG crops and an ``audio.wav`` per clip; an item is a

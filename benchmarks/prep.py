@@ -39,7 +39,9 @@ from prep.config import BuildConfig
 from prep.landmarks.dlib import DlibLandmarks
 from prep.media import open_media
 from prep.records import FPS, ClipSpec
-from prep.run.passes import Backends, FrameCache, Timings, TrackedClip, encode_part, track_clip
+from prep.run.encode_pass import encode_part
+from prep.run.track_pass import track_clip
+from prep.run.tracked import Backends, FrameCache, Timings, TrackedClip
 from prep.stages.crop import crop_track
 from prep.stages.decode import DecodeLog, video_frames
 from prep.stages.detection import MAX_SIDE

@@ -51,11 +51,12 @@ def sample_hdtf_clips(sample_clip_dir: Path) -> list[Path]:
 
 @pytest.fixture(scope="session")
 def tracked_sample(sample_hdtf_clips: list[Path]) -> tuple[Any, dict[int, Any]]:
-    """(:class:`prep.run.passes.TrackedClip`, frames by clip frame) of one rendered 512 px clip."""
+    """(:class:`prep.run.tracked.TrackedClip`, frames by clip frame) of one rendered 512 px clip."""
     from prep.config import BuildConfig
     from prep.landmarks.dlib import DlibLandmarks
     from prep.records import ClipSpec
-    from prep.run.passes import Backends, FrameCache, Timings, TrackedClip, track_clip
+    from prep.run.track_pass import track_clip
+    from prep.run.tracked import Backends, FrameCache, Timings, TrackedClip
 
     path = sample_hdtf_clips[0]
     cache = FrameCache(1 << 30)

@@ -19,16 +19,9 @@ from g4g_core import storage
 from prep.config import BuildConfig
 from prep.media import explain_failure, open_media
 from prep.records import ClipSpec, Reason, Rejection
-from prep.run.passes import (
-    Backends,
-    FrameCache,
-    Timings,
-    TrackedClip,
-    encode_part,
-    load_tracks,
-    save_tracks,
-    track_clip,
-)
+from prep.run.encode_pass import encode_part
+from prep.run.track_pass import track_clip
+from prep.run.tracked import Backends, FrameCache, Timings, TrackedClip, load_tracks, save_tracks
 from prep.stages.probe import probe
 
 CLIP_FILE = "clip.json"

@@ -23,7 +23,7 @@ def offered(monkeypatch: pytest.MonkeyPatch) -> None:
     points = importlib.metadata.EntryPoints(
         importlib.metadata.EntryPoint(name=name, value=value, group="g4g.models") for name, value in declared
     )
-    monkeypatch.setattr(importlib.metadata, "entry_points", lambda **parameters: points.select(**parameters))
+    monkeypatch.setattr(importlib.metadata, "entry_points", points.select)
 
 
 def test_names_are_listed_without_importing() -> None:

@@ -10,7 +10,8 @@ import pytest
 from prep.config import BuildConfig
 from prep.landmarks.dlib import DlibLandmarks
 from prep.records import ClipSpec
-from prep.run.passes import Backends, FrameCache, Timings, TrackedClip, track_clip
+from prep.run.track_pass import track_clip
+from prep.run.tracked import Backends, FrameCache, Timings, TrackedClip
 from prep.shards.schema import MaskBit
 from prep.stages.crop import crop_track, smooth_landmarks
 from prep.stages.geometry import MEAN_FACE, canonical_to_frame, transform

@@ -12,7 +12,8 @@ import pytest
 
 from prep.config import BuildConfig
 from prep.records import ClipSpec, Reason, Word
-from prep.run.passes import Shot, Timings, TrackedClip, encode_part, load_tracks, save_tracks
+from prep.run.encode_pass import encode_part
+from prep.run.tracked import Shot, Timings, TrackedClip, load_tracks, save_tracks
 from prep.shards.sample import read_npy, read_wav
 from prep.stages.crop import crop_track
 from prep.stages.frames import Frame

@@ -14,7 +14,8 @@ import pytest
 from prep.config import BuildConfig
 from prep.landmarks.dlib import DlibLandmarks
 from prep.records import CropHint, Reason
-from prep.run.passes import TrackedClip, _finish_shots, _TrackedShot
+from prep.run.track_pass import _finish_shots, _TrackedShot
+from prep.run.tracked import TrackedClip
 from prep.stages.decode import GridFrame
 from prep.stages.detection import Ladder, box_of_landmarks
 from prep.stages.frames import Frame

@@ -14,7 +14,8 @@ from prep.config import BuildConfig
 from prep.landmarks.dlib import DlibLandmarks
 from prep.media import open_media
 from prep.records import FPS, SAMPLE_RATE, ClipSpec
-from prep.run.passes import Backends, FrameCache, Timings, TrackedClip, track_clip
+from prep.run.track_pass import track_clip
+from prep.run.tracked import Backends, FrameCache, Timings, TrackedClip
 from prep.stages.decode import DecodeLog, decode_audio, frames_at
 from prep.stages.geometry import interocular
 from prep.stages.mel import mel_spectrogram
