@@ -160,9 +160,11 @@ def build_shards(ctx: click.Context, /, **options: Any) -> None:
     )
     _refuse_what_needs_the_sync_expert(config.faces, options["fix_offset"])
     _check_weights(config.landmarks)
+    if options["out"].startswith("memory:"):
+        raise UsageError("--out memory:// cannot be shared with workers", "Name a folder or an object store.")
     sources = _sources(options)
     rule = parse_rule(options["identity"]) if options["identity"] else None
-    job = Build(sources, options["out"], config, rule, options["quiet"])
+    job = Build(sources, _absolute(options["out"]), config, rule, options["quiet"])
     began = time.monotonic()
     workers = options["workers"] or os.cpu_count() or 1
     with open_runner(workers, options["scheduler"], resources=_resources(options["resource"])) as runner:
@@ -174,8 +176,8 @@ def build_shards(ctx: click.Context, /, **options: Any) -> None:
             _print_plan(plan.estimate(config), plan, options["as_json"])
             return
         report = job.run(plan, runner)
-    update_project_file(".", PROJECT_SECTION, {"root": _noted(options["out"])})
-    _print_report(report, started - began, options["as_json"])
+    update_project_file(".", PROJECT_SECTION, {"root": job.out})
+    _print_report(report, options["out"], started - began, options["as_json"])
     if report.leaks or not report.n_samples:
         ctx.exit(int(ExitCode.FINDING))
 
@@ -191,7 +193,7 @@ def _sources(options: dict[str, Any]) -> list[Any]:
             if kind != "folder" and "=" not in text:
                 name = kind  # a corpus is called what it is, whatever its folder is called
             extra = {option: options[f"{kind}_{option}"]} if option else {}
-            sources.append(SourceRoot(name, kind, path, extra))
+            sources.append(SourceRoot(name, kind, _absolute(path), extra))
     if not sources:
         raise UsageError("no source is given", "Use --lrs2 PATH, --hdtf PATH or --folder PATH.")
     return sources
@@ -236,10 +238,11 @@ def _check_weights(landmarks: str) -> None:
         registry.path(name)
 
 
-def _noted(out: str) -> str:
+def _absolute(place: str) -> str:
+    """Workers of a cluster have working folders of their own."""
     from g4g_core import storage
 
-    return os.path.abspath(out) if storage.is_local(out) else out
+    return os.path.abspath(place) if storage.is_local(place) else place
 
 
 def _print_plan(estimate: dict[str, float], plan: Any, as_json: bool) -> None:
@@ -260,14 +263,14 @@ def _print_plan(estimate: dict[str, float], plan: Any, as_json: bool) -> None:
         click.echo(f"  rejected    {count} {reason}")
 
 
-def _print_report(report: Any, startup: float, as_json: bool) -> None:
+def _print_report(report: Any, out: str, startup: float, as_json: bool) -> None:
     from prep.summary import render, summary
 
     found = summary(report.out)
     if as_json:
         print_json(
             {
-                "out": report.out,
+                "out": out,
                 "samples": report.n_samples,
                 "leaks": report.leaks,
                 "seconds": round(report.seconds, 2),
@@ -284,8 +287,8 @@ def _print_report(report: Any, startup: float, as_json: bool) -> None:
     if not report.n_samples:
         click.echo("no clip gave a sample: see the reasons above", err=True)
     before = f", {report.n_done_before} clips were done before" if report.n_done_before else ""
-    click.echo(f"{report.out}: {report.n_samples} samples in {report.seconds:.1f} s + {startup:.1f} s start-up{before}")
-    click.echo(f"look at it: g4g-prep contact-sheet {report.out}")
+    click.echo(f"{out}: {report.n_samples} samples in {report.seconds:.1f} s + {startup:.1f} s start-up{before}")
+    click.echo(f"look at it: g4g-prep contact-sheet {out}")
 
 
 # ---------------------------------------------------------------- the sample
