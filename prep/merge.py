@@ -201,10 +201,12 @@ def _write_manifest(roots: Sequence[str], out: str) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from prep.shards.tables import read_table
+
     parts: list[pa.Table] = []
     for root in roots:
-        with storage.open_read(storage.join(root, schema.MANIFEST_FILE)) as file:
-            parts.append(pq.read_table(file).select(schema.MANIFEST.names).cast(schema.MANIFEST))
+        table = read_table(storage.read_bytes(storage.join(root, schema.MANIFEST_FILE)))
+        parts.append(table.select(schema.MANIFEST.names).cast(schema.MANIFEST))
     joined = (
         pa.concat_tables(parts).sort_by([("source", "ascending"), ("clip", "ascending")]).combine_chunks()
     )

@@ -135,16 +135,16 @@ def load_tables(root: Url) -> Tables:
             table = shard.table(columns).select(columns).cast(fields)
             parts.append(table.append_column("shard", pa.array([shard.stem] * len(table), pa.string())))
             markers[shard.stem] = shard.marker
-    return Tables(dataset.info, pa.concat_tables(parts).to_pandas(), read_manifest(root), markers)
+    return Tables(dataset.info, pa.concat_tables(parts).to_pandas(use_threads=False), read_manifest(root), markers)
 
 
 def read_manifest(root: Url) -> pd.DataFrame:
     """``manifest.parquet`` of the data set under ``root``."""
-    import pyarrow.parquet as pq
+    from prep.shards.tables import read_table
 
-    with storage.open_read(storage.join(root, schema.MANIFEST_FILE)) as file:
-        rows: pd.DataFrame = pq.read_table(file).to_pandas()
-        return rows
+    table = read_table(storage.read_bytes(storage.join(root, schema.MANIFEST_FILE)))
+    rows: pd.DataFrame = table.to_pandas(use_threads=False)
+    return rows
 
 
 def summary(root: Url) -> Summary:

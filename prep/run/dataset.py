@@ -16,6 +16,7 @@ from prep.run.commit import PlannedShard
 from prep.run.outcomes import Outcome
 from prep.run.plan import Plan, PlannedClip
 from prep.shards import schema
+from prep.shards.tables import read_table
 
 _RECORDED_FIELDS = {
     "size", "landmarks", "faces", "min_frames", "min_face", "max_mismatch", "shard_mb", "part_seconds", "split_by",
@@ -33,7 +34,7 @@ def write_dataset(
     samples: list[dict[str, Any]] = []
     for shard in layout:
         data = storage.read_bytes(storage.join(out, shard.name + ".parquet"))
-        samples += pq.read_table(pa.BufferReader(data), columns=columns).to_pylist()
+        samples += read_table(data, columns).to_pylist()
     manifest = [_manifest_row(clip, outcomes[clip.spec.uid], rows) for clip, rows in _joined(plan, samples)]
     buffer = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(manifest, schema=schema.MANIFEST), buffer, compression="zstd")

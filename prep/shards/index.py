@@ -20,6 +20,7 @@ from g4g_core import storage
 from g4g_core.errors import DatasetError, StorageError
 from prep.shards import schema
 from prep.shards.rows import REBUILD, Row, Rows
+from prep.shards.tables import read_table
 
 __all__ = [
     "INDEX", "MARKER", "REBUILD", "TAR", "CommittedShard", "Dataset", "Row", "Rows", "Selection", "is_shard_stem",
@@ -65,14 +66,14 @@ def read_index(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     Raises:
         ValueError or pyarrow.ArrowException: it is no parquet file, or columns are missing or of other types.
     """
-    file = pq.ParquetFile(pa.BufferReader(data))
+    file = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
     names = list(columns) if columns is not None else schema.INDEX.names
     missing = sorted(set(names) - set(file.schema_arrow.names))
     if missing:
         raise ValueError(f"it has no column {', '.join(missing)}")
     wanted = pa.schema([schema.INDEX.field(name) for name in names])
     # group by group: pyarrow cannot give lists of dictionary values in several chunks
-    groups = [file.read_row_group(group, columns=names) for group in range(file.num_row_groups)]
+    groups = [file.read_row_group(group, columns=names, use_threads=False) for group in range(file.num_row_groups)]
     return pa.concat_tables([wanted.empty_table(), *(group.select(names).cast(wanted) for group in groups)])
 
 
@@ -217,7 +218,7 @@ def read_selection(selection: Selection) -> frozenset[str]:
     try:
         data = storage.read_bytes(url)
         if url.endswith(INDEX):
-            return frozenset(pq.read_table(pa.BufferReader(data), columns=["key"]).column("key").to_pylist())
+            return frozenset(read_table(data, ["key"]).column("key").to_pylist())
         return frozenset(line.strip() for line in data.decode("utf-8-sig").splitlines() if line.strip())
     except (StorageError, pa.ArrowException, ValueError, KeyError) as error:
         raise DatasetError(f"{url} is not a selection: {error}", "Make one with 'g4g-prep select'.") from error

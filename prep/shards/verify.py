@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from g4g_core import storage
 from g4g_core.errors import DatasetError
 from prep.shards import schema
 from prep.shards.findings import Code, Finding, Report
 from prep.shards.index import INDEX, MARKER, TAR, is_shard_stem, read_index
+from prep.shards.tables import read_table
 from prep.shards.tar_walk import BrokenTar, TarWalk
 from prep.shards.verify_samples import SampleChecks, unsafe_name_reason
 from prep.sources.splits import leaks
@@ -247,7 +247,7 @@ class _Verification:
         columns = ["source", "clip", "split", "identity", "outcome", "n_samples", "n_frames"]
         try:
             data = storage.read_bytes(storage.join(self._root, where))
-            manifest = pq.read_table(pa.BufferReader(data), columns=columns).to_pylist()
+            manifest = read_table(data, columns).to_pylist()
             by_clip = {(row["source"], row["clip"]): row for row in manifest}
         except (pa.ArrowException, OSError, ValueError, KeyError) as error:
             return self._found(Code.BAD_MANIFEST, where, f"cannot be read: {error}")

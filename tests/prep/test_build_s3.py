@@ -139,6 +139,7 @@ def test_an_upload_that_breaks_off_leaves_no_tar_and_no_marker(footage: Path, mo
         read_committed(url, "train-00000")
 
 
+@pytest.mark.slow
 def test_a_build_to_s3_that_is_killed_leaves_nothing_that_a_reader_accepts_and_is_resumed(
     tmp_path: Path, footage: Path, local: Path
 ) -> None:

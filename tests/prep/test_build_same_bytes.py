@@ -63,7 +63,11 @@ def run(arguments: list[str], folder: Path, **more: str) -> subprocess.Completed
     )
 
 
-@pytest.mark.parametrize("where", [["--scheduler", "sync"], ["--workers", "1"], ["--workers", "2"]], ids="=".join)
+@pytest.mark.parametrize(
+    "where",
+    [["--scheduler", "sync"], pytest.param(["--workers", "1"], marks=pytest.mark.slow), ["--workers", "2"]],
+    ids="=".join,
+)
 def test_the_command_gives_the_same_bytes_on_any_number_of_workers(
     tmp_path: Path, footage: Path, reference: dict[str, str], marker: str, where: list[str]
 ) -> None:
