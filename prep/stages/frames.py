@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from PIL import Image
 
 if TYPE_CHECKING:
     import av
@@ -97,16 +96,22 @@ def resample(plane: np.ndarray, x: float, y: float, width: float, height: float,
     """Rectangle of ``plane``, at sub-pixel position, as uint8 [size, size]; edges replicated.
 
     Shrinking averages areas, as OpenCV's INTER_AREA does, but over a fractional rectangle, so that a crop follows a
-    face without stepping from pixel to pixel. Pillow's Hamming filter comes nearest to that (within 1.3 levels on
-    average); its box filter takes whole source pixels or none, which shifts parts of the picture by up to half a pixel.
-    Enlarging is cubic.
+    face without stepping from pixel to pixel: a Gaussian whose width goes with the factor, then linear sampling. On
+    faces it is within 0.4 levels of the exact area average, nearer than Pillow's filters at a third of their time
+    (Pillow's box filter takes whole source pixels or none, which shifts parts of the picture). Enlarging is cubic.
     """
-    if width > size and height > size:
-        x0, y0 = math.floor(x), math.floor(y)
-        part = padded(plane, x0, y0, math.ceil(x + width) - x0, math.ceil(y + height) - y0)
-        box = (x - x0, y - y0, x - x0 + width, y - y0 + height)
-        return np.asarray(Image.fromarray(part).resize((size, size), Image.Resampling.HAMMING, box=box))
-    return _enlarge(plane, x, y, width, height, size, cv2.INTER_CUBIC)
+    factor = max(width, height) / size
+    if factor <= 1:
+        return _enlarge(plane, x, y, width, height, size, cv2.INTER_CUBIC)
+    sigma = _AREA_SIGMA * math.sqrt(factor * factor - 1)
+    reach = math.ceil(2 * sigma)
+    left, top = math.floor(x) - reach - 1, math.floor(y) - reach - 1
+    part = padded(plane, left, top, math.ceil(width) + 2 * reach + 3, math.ceil(height) + 2 * reach + 3)
+    soft = cv2.GaussianBlur(part, (2 * reach + 1, 2 * reach + 1), sigma, borderType=cv2.BORDER_REPLICATE)
+    return _enlarge(soft, x - left, y - top, width, height, size, cv2.INTER_LINEAR)
+
+
+_AREA_SIGMA = 0.36
 
 
 def _enlarge(

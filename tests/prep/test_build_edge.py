@@ -12,8 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import av
+import cv2
+import numpy as np
 import pytest
-from building import build, environment, footage_of, manifest, samples, write_clip
+from building import Footage, build, environment, footage_of, manifest, samples, write_clip
+from synthetic_media import write_media
 
 from g4g_core.errors import G4GError
 from prep.records import Reason
@@ -346,18 +350,10 @@ def watched_run(arguments: list[str], folder: Path) -> tuple[list[int], str]:
         return seen, output
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1500)
-def test_an_eight_minute_full_hd_shot_stays_under_1500_megabytes(
-    tmp_path: Path, sample_hdtf_clips: list[Path], record_property: Any
-) -> None:
-    import cv2
-    import numpy as np
-    from synthetic_media import write_media
-
-    pictures, sound = footage_of(sample_hdtf_clips[0])
-    n, period = 8 * 60 * 25, 2 * (len(pictures) - 1)
-    (tmp_path / "in").mkdir()
+def write_full_hd(path: Path, footage: Footage, least: int) -> int:
+    """One shot of 1920x1080, a piece that is encoded once and repeated; returns its frames, at least ``least``."""
+    pictures, sound = footage
+    period = 2 * (len(pictures) - 1)  # there and back again: no cut where the piece repeats
 
     def picture(seconds: float) -> np.ndarray:
         place = round(seconds * 25) % period
@@ -366,16 +362,40 @@ def test_an_eight_minute_full_hd_shot_stays_under_1500_megabytes(
         frame[:, 420:1500] = cv2.resize(shown, (1080, 1080))
         return frame
 
+    path.parent.mkdir(parents=True)
+    piece = path.parent.parent / "piece.mp4"
+    options = {"preset": "ultrafast", "crf": "30"}
     write_media(
-        tmp_path / "in" / "long.mp4",
-        [index / 25 for index in range(n)],
-        picture,
-        audio=np.tile(sound, n * 640 // len(sound) + 1)[: n * 640],
-        options={"preset": "ultrafast", "crf": "30"},
-        gop=250,
-        b_frames=0,
-        own_clock=False,
+        piece, [index / 25 for index in range(2 * period)], picture, options=options, b_frames=0, own_clock=False
     )
+    repeats = -(-least // (2 * period))
+    n = repeats * 2 * period
+    speech = np.tile(sound, n * 640 // len(sound) + 1)[: n * 640]
+    with av.open(str(piece)) as source, av.open(str(path), "w") as target:
+        packets = [packet for packet in source.demux(video=0) if packet.dts is not None]
+        tick = int(1 / 25 / packets[0].time_base)
+        video = target.add_stream_from_template(source.streams.video[0])
+        audio = target.add_stream("aac", rate=16_000, layout="mono")
+        stamps = [(packet.dts, packet.pts) for packet in packets]
+        for repeat in range(repeats):
+            for packet, (dts, pts) in zip(packets, stamps, strict=True):
+                shift = repeat * 2 * period * tick
+                packet.dts, packet.pts, packet.stream = dts + shift, pts + shift, video
+                target.mux(packet)
+            start, stop = repeat * 2 * period * 640, (repeat + 1) * 2 * period * 640
+            samples = av.AudioFrame.from_ndarray(speech[None, start:stop], format="s16", layout="mono")
+            samples.sample_rate, samples.pts = 16_000, start
+            target.mux(audio.encode(samples))
+        target.mux(audio.encode(None))
+    return n
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_an_eight_minute_full_hd_shot_stays_under_1500_megabytes(
+    tmp_path: Path, sample_hdtf_clips: list[Path], record_property: Any
+) -> None:
+    n = write_full_hd(tmp_path / "in" / "long.mp4", footage_of(sample_hdtf_clips[0]), 8 * 60 * 25)
     arguments = ["build-shards", "--folder", "in", "--out", "out", "--scheduler", "sync", "--quiet"]
     seen, output = watched_run(arguments, tmp_path)
     record_property("peak_rss_mb", max(seen) >> 20)

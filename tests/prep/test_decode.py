@@ -352,13 +352,14 @@ def test_shrinking_is_near_to_averaging_fractional_areas(side: float) -> None:
         return np.maximum(0, shared) * 256 / side
 
     expected = coverage(15.3) @ plane @ coverage(20.6).T
-    assert np.abs(resample(plane, 20.6, 15.3, side, side, 256) - expected).mean() < 1.5
+    assert np.abs(resample(plane, 20.6, 15.3, side, side, 256) - expected).mean() < 1.0
 
 
 def test_shrinking_averages_and_does_not_alias() -> None:
     checks = np.indices((256, 256)).sum(axis=0) % 2 * 255
     small = resample(checks.astype(np.uint8), 0, 0, 256, 256, 64)
-    assert np.abs(small.astype(int) - 127).max() <= 1
+    assert np.abs(small[1:-1, 1:-1].astype(int) - 127).max() <= 1
+    assert np.abs(small.astype(int) - 127).max() <= 3  # where the board's edge is repeated
 
 
 @pytest.mark.parametrize("clockwise", [90, 270])
