@@ -38,7 +38,9 @@ class BuildConfig(Config):
     cache_mb: int = pydantic.Field(
         384, ge=0, description="megabytes of decoded frames kept between the two passes over a clip"
     )
-    batch_size: int = pydantic.Field(16, ge=1, description="faces per network call (fan)")
+    batch_size: int | None = pydantic.Field(
+        None, ge=1, description="faces per network call (fan); default 16, 64 on a GPU"
+    )
 
     @pydantic.field_validator("fractions")
     @classmethod

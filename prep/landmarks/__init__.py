@@ -15,6 +15,7 @@ class Refiner(Protocol):
 
     name: str
     weights: tuple[str, ...]
+    batch_size: int
 
     def fit(self, frames: Sequence[np.ndarray], boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(float32 [N, 68, 2] frame pixels, float32 [N] scores) of one face a frame.

@@ -18,7 +18,7 @@ from prep.records import FPS, Rejection
 from prep.run.commit import ShardRoom, layout_of
 from prep.run.dataset import write_dataset
 from prep.run.outcomes import Shelf, is_complete, outcomes_of, part_is_there, read_records
-from prep.run.plan import SECONDS_PER_FRAME, Plan, PlannedClip, Planner, failure
+from prep.run.plan import SECONDS_PER_FRAME, SECONDS_PER_SECOND, Plan, PlannedClip, Planner, failure
 from prep.run.runners import Result, Runner, Task
 from prep.run.work import (
     TRACKS_FILE,
@@ -75,6 +75,20 @@ class Build:
         self.sources, self.identity_rule = list(sources), identity_rule
         self.work = storage.join(out, schema.WORK_FOLDER)
         self._require_ours()
+        self._require_its_sources()
+        self._held: Any = None
+
+    def _require_its_sources(self) -> None:
+        """A data set is the sum of its sources: building one without the others would drop them."""
+        place = storage.join(self.out, schema.DATASET_FILE)
+        if not storage.exists(place):
+            return
+        missing = set(storage.read_json(place).get("sources", {})) - {source.name for source in self.sources}
+        if missing:
+            raise UsageError(
+                f"{self.out} holds {', '.join(sorted(missing))}, which this command does not name",
+                "Name all its sources, or build into another folder and join them with g4g-prep merge.",
+            )
 
     @functools.cached_property
     def _config_json(self) -> dict[str, Any]:
@@ -92,7 +106,10 @@ class Build:
     def plan(self, runner: Runner) -> Plan:
         """Probe every clip and decide shards. Files that did not change since the last plan are not opened again."""
         planner = Planner(self.sources, self.config, self.identity_rule, self.work, self.quiet)
-        return planner.plan(runner)
+        return planner.plan(runner, self._take_lock)
+
+    def _take_lock(self) -> None:
+        self._held = self._held or _lock(self.work)
 
     def run(self, plan: Plan, runner: Runner) -> BuildReport:
         """Process what is not done yet, assemble shards, write manifest and data set file."""
@@ -108,6 +125,9 @@ class Build:
         report = BuildReport(self.out, dataset, dataset["leaks"], done_before, time.monotonic() - started)
         self._write_build_file(report)
         self._tidy(plan)
+        if self._held is not None:
+            self._held.close()
+            self._held = None
         return report
 
     def _process(
@@ -167,7 +187,7 @@ class Build:
             "folder": unit_folder(self.work, clip.spec.uid),
             "config": self._config_json,
             "frames": frames,
-            "timeout": self.config.time_limit + 10 * frames / FPS,
+            "timeout": self.config.time_limit + SECONDS_PER_SECOND[self.config.landmarks] * frames / FPS,
             "cost": 0.1 + frames * SECONDS_PER_FRAME[self.config.landmarks],
             **more,
         }
@@ -208,6 +228,25 @@ def _names_in(out: str) -> list[str]:
         return storage.list_files(out)
     path = storage.local_path(out)
     return [name for name in sorted(os.listdir(path)) if name != schema.WORK_FOLDER] if os.path.isdir(path) else []
+
+
+def _lock(work: str) -> Any:
+    """An open file that keeps other builds out of ``work``; the system lets go of it however this process ends.
+
+    Raises UsageError when another build holds it. Stores have no locks: there the last one wins.
+    """
+    if not storage.is_local(work):
+        return None
+    import fcntl
+
+    storage.make_folder(work)
+    stream = open(storage.local_path(storage.join(work, "lock")), "w")  # noqa: SIM115 - held as long as the build
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        stream.close()
+        raise UsageError(f"another build is writing {work}", "Wait for it, or name another folder.") from None
+    return stream
 
 
 def build(

@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import functools
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -32,10 +32,15 @@ PIPELINE_SOURCES = (
 )
 """The code that decides the bytes of a sample."""
 
+FAN_PACKAGES = ("face-alignment", "torch")
+
+SECONDS_PER_SECOND = {"dlib": 10.0, "fan": 60.0}
+"""Seconds that a second of footage may take on top of ``time_limit`` before a clip is given up."""
+
 PIPELINE_PACKAGES = ("av", "dlib-bin", "numpy", "opencv-python-headless", "opencv-python", "pillow")
 
-SECONDS_PER_FRAME = {"dlib": 0.006, "fan": 0.009}
-"""Core-seconds a frame, for estimates before a run (512x512 footage, one core of 2020)."""
+SECONDS_PER_FRAME = {"dlib": 0.008, "fan": 0.65}
+"""Core-seconds a frame without a GPU, for estimates before a run (512x512 footage, one 2.8 GHz core)."""
 GPU_SECONDS_PER_FRAME = {"dlib": 0.0, "fan": 0.002}
 _PROBE_SECONDS = 0.02
 
@@ -110,9 +115,10 @@ class Planner:
         self.sources, self.config, self.identity_rule = sources, config, identity_rule
         self.work, self.quiet = work, quiet
 
-    def plan(self, runner: Runner) -> Plan:
+    def plan(self, runner: Runner, before_writing: Callable[[], None]) -> Plan:
         """Probe every clip and decide shards. Files that did not change since the last plan are not opened again."""
         specs, roots = scan_all(self.sources, self.identity_rule, self.config.split_by, self.config.fractions)
+        before_writing()
         urls = [storage.join(roots[spec.source], spec.path) for spec in specs]
         known = ProbeCache.load(self.work, code_digest(self.config.landmarks))
         answers: dict[int, dict[str, Any]] = {}
@@ -208,7 +214,8 @@ def code_digest(landmarks: str) -> str:
         {
             "schema": schema.SCHEMA_VERSION,
             "code": provenance.code_fingerprint(PIPELINE_SOURCES),
-            "packages": provenance.versions(PIPELINE_PACKAGES),
+            "packages": provenance.versions(PIPELINE_PACKAGES + (FAN_PACKAGES if landmarks == "fan" else ())),
+            "cpu_features": provenance.cpu_features(),
             "weights": {name: weights.verify(name) for name in weights_of(landmarks)},
         }
     )

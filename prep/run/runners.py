@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections
+import concurrent.futures
 import contextlib
 import logging
+import queue
 import signal
 import threading
 import uuid
@@ -31,6 +34,10 @@ BATCH_SECONDS = 20.0
 _MAX_BATCH = 64
 
 CONNECT_SECONDS = 20.0
+JOIN_SECONDS = 120.0
+DESERTED_SECONDS = 60.0
+
+_RESUME = "Run the same command again: what is done is kept."
 
 
 class Runner(Protocol):
@@ -98,24 +105,34 @@ class DaskRunner:
         return max(1, len(self._client.ncores()))
 
     def run(self, tasks: Iterable[Task], handle: Handler) -> None:
-        from distributed import as_completed
-
         waiting = collections.deque(tasks)
         total = sum(task["cost"] for task in waiting)
         largest = max(1.0, min(BATCH_SECONDS, total / (4 * self._count_workers())))
-        running = as_completed()
+        finished: queue.SimpleQueue[Any] = queue.SimpleQueue()
         in_flight: dict[str, list[Task]] = {}
-        while waiting or in_flight:
+        suspects: collections.deque[Task] = collections.deque()
+        alone = False
+        while waiting or in_flight or suspects:
             while waiting and len(in_flight) < 2 * self._count_workers() + 1:
-                batch = _take_batch(waiting, largest)
-                future = self._submit(batch)
-                in_flight[future.key] = batch
-                running.add(future)
-            future = next(running)
+                self._send(_take_batch(waiting, largest), in_flight, finished)
+            alone = not in_flight
+            if alone:
+                self._send([suspects.popleft()], in_flight, finished)
+            future = self._next(finished)
             batch = in_flight.pop(future.key)
-            for task, result in self._results(future, batch, waiting):
+            results = self._results(future)
+            if results is None and alone:
+                results = [{"died": "its Dask worker was killed several times"}]
+            if results is None:
+                suspects.extend(batch)
+                continue
+            for task, result in zip(batch, results, strict=True):
                 _put_first(waiting, handle(task, _checked(result)))
-            future.release()
+
+    def _send(self, batch: list[Task], in_flight: dict[str, list[Task]], finished: queue.SimpleQueue[Any]) -> None:
+        future = self._submit(batch)
+        in_flight[future.key] = batch
+        future.add_done_callback(finished.put)
 
     def _submit(self, batch: list[Task]) -> Any:
         self._sent += 1
@@ -123,25 +140,39 @@ class DaskRunner:
             execute, batch, key=f"{self._name}-{self._sent}", pure=False, resources=self._resources or None
         )
 
+    def _next(self, finished: queue.SimpleQueue[Any]) -> Any:
+        """The next future that is done. Workers of our own that do not come back are an end, not a long wait."""
+        deserted = False
+        while True:
+            try:
+                return finished.get(timeout=DESERTED_SECONDS)
+            except queue.Empty:
+                was_deserted, deserted = deserted, not self._client.ncores()
+                if was_deserted and deserted and self._client.cluster is not None:
+                    raise G4GError("all workers have ended and none starts again", _RESUME) from None
+
     @staticmethod
-    def _results(future: Any, batch: list[Task], waiting: collections.deque[Task]) -> Iterator[tuple[Task, Result]]:
-        """Results of a batch. A batch that killed its workers is sent again task by task, to find the guilty one."""
+    def _results(future: Any) -> list[Result] | None:
+        """Results of a batch; ``None`` where its workers died.
+
+        Dask blames every batch that was with a worker when it died. The guilty task is found by doing all of them
+        again one by one, when nothing else runs.
+        """
         from distributed import KilledWorker
 
-        error = future.exception()
-        if error is None:
-            yield from zip(batch, future.result(), strict=True)
-        elif isinstance(error, ImportError):
+        try:
+            return list(future.result())
+        except KilledWorker:
+            return None
+        except ImportError as error:
             raise UsageError(
                 f"a Dask worker cannot import what it needs: {error}",
                 "Install this version of g4g on every worker.",
             ) from error
-        elif not isinstance(error, KilledWorker):
-            raise error
-        elif len(batch) == 1:
-            yield batch[0], {"died": "its Dask worker was killed several times"}
-        else:
-            waiting.extendleft({**task, "cost": BATCH_SECONDS} for task in batch)
+        except (asyncio.CancelledError, concurrent.futures.CancelledError) as error:
+            raise G4GError("the Dask scheduler is gone", _RESUME) from error
+        finally:
+            future.release()
 
 
 def _put_first(waiting: collections.deque[Task], tasks: Iterable[Task]) -> None:
@@ -187,8 +218,10 @@ def open_runner(
         raise MissingDependency(f"workers need the Python package {error.name}", "Use --scheduler sync.") from error
     import dask
 
+    # what goes wrong on workers becomes rows or errors of ours; Dask's own tracebacks would only hide them
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
     dask.config.set(
-        {"distributed.scheduler.allowed-failures": 3, "distributed.comm.timeouts.connect": f"{CONNECT_SECONDS}s"}
+        {"distributed.scheduler.allowed-failures": 1, "distributed.comm.timeouts.connect": f"{CONNECT_SECONDS}s"}
     )
     if scheduler is not None:
         try:
@@ -198,18 +231,22 @@ def open_runner(
                 f"no Dask scheduler answers at {scheduler}: {error}", "Start one with: dask scheduler"
             ) from error
         with client:
-            if not client.ncores():
-                client.wait_for_workers(1, timeout=120)
+            try:
+                client.wait_for_workers(1, timeout=JOIN_SECONDS)
+            except TimeoutError as error:
+                raise UsageError(
+                    f"no worker has joined the Dask scheduler at {scheduler} for {JOIN_SECONDS:.0f} s",
+                    f"Start some with: dask worker {scheduler} --nthreads 1",
+                ) from error
             yield DaskRunner(client, resources)
         return
-    logging.getLogger("distributed").setLevel(logging.ERROR)
     cluster = LocalCluster(
         n_workers=max(1, workers or 1),
         threads_per_worker=1,
         processes=True,
         memory_limit=0,  # frames live in the guarded children, which bound themselves
         dashboard_address="127.0.0.1:0",
-        silence_logs=logging.ERROR,
+        silence_logs=logging.CRITICAL,
         resources=dict(resources or {}),
     )
     with cluster, Client(cluster) as client:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 import av
 import numpy as np
 
+from g4g_core.errors import StorageError
 from prep.config import BuildConfig
 from prep.media import describe, explain_failure, open_media
 from prep.records import FPS, SAMPLES_PER_FRAME, ClipSpec, CropHint, Reason, Rejection
@@ -50,6 +51,8 @@ def track_clip(
         end = probed.start + probed.duration if spec.time_range is not None else None
         with open_media(url) as container:
             audio = decode_audio(container, probed, probed.start, end)
+    except StorageError as error:
+        return Rejection("probe", Reason.SOURCE_MISSING, error.what)
     except Exception as error:
         if _is_media_error(error):
             return explain_failure(url, error)
@@ -132,6 +135,7 @@ def _track_shots(
 ) -> Iterator[_TrackedShot]:
     """Follow the faces of every shot; with an annotated box those in and around it, and the box decides."""
     policy = "all" if hint is not None else config.faces
+    batch_size = backends.refiner.batch_size if backends.refiner is not None else 1
     region = _around(hint) if hint is not None else None
     tracker: ShotTracker | None = None
     start = stop = 0
@@ -140,7 +144,7 @@ def _track_shots(
         if starts_shot:
             if tracker is not None:
                 yield _TrackedShot(start, item.index, tracker.finish(), tracker.seen_any)
-            tracker = ShotTracker(backends.landmarker, policy, backends.refiner, config.batch_size, region)
+            tracker = ShotTracker(backends.landmarker, policy, backends.refiner, batch_size, region)
             start, last_pts = item.index, None
         assert tracker is not None  # the first frame starts a shot
         tracker.push(item, repeated=item.pts == last_pts)

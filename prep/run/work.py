@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from g4g_core import storage
+from g4g_core.errors import StorageError
 from prep.config import BuildConfig
 from prep.media import explain_failure, open_media
 from prep.records import ClipSpec, Reason, Rejection
@@ -109,6 +110,8 @@ def _probe(url: str, spec: ClipSpec, config: BuildConfig) -> Any:
             return probe(container, time_range=spec.time_range, min_frames=config.min_frames)
     except (av.error.FFmpegError, OSError, EOFError) as error:
         return explain_failure(url, error)
+    except StorageError as error:  # one object of a store that is gone or refused is a row, not the end of the run
+        return Rejection("probe", Reason.SOURCE_MISSING, error.what)
 
 
 def _content_sha256(url: str) -> str:
@@ -127,6 +130,9 @@ def process_clip(request: Mapping[str, Any]) -> dict[str, Any]:
     done = _committed_clip(folder, request["fingerprint"])
     if done is not None:
         return {"outcome": done["outcome"], "parts": done["parts"]}
+    # the record goes before what it speaks of is written anew: a kill in between must not leave an older record,
+    # of another configuration, beside newer bytes
+    storage.delete(storage.join(folder, CLIP_FILE))
     timings = Timings()
     long = request["estimated_frames"] > config.part_frames
     cache = FrameCache(0 if long else config.cache_mb << 20)
@@ -186,6 +192,7 @@ def _write_part(
     pieces = tracked.parts(config.part_frames)[part]
     kept = cache.frames or None
     before = dict(timings.seconds)
+    storage.delete(f"{stem}.json")  # as clip.json above
     with storage.atomic_writer(f"{stem}.tar") as stream:
         rows = encode_part(
             request["url"], spec, tracked, pieces, request["content_sha256"], config, kept, stream, timings
@@ -209,7 +216,7 @@ def _facts(clip: TrackedClip) -> dict[str, Any]:
 
 
 @functools.cache
-def _backends(name: str, batch_size: int) -> Backends:
+def _backends(name: str, batch_size: int | None) -> Backends:
     from prep.landmarks.dlib import DlibLandmarks
 
     if name == "fan":

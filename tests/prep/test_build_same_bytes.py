@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from building import (
     kill,
     manifest,
     processes_with,
+    unit_times,
     wait_until,
     write_tiny_footage,
 )
@@ -83,6 +85,30 @@ def test_a_cluster_of_other_processes_gives_the_same_bytes(
         done = run(build_command(footage, tmp_path / "out", "--scheduler", address), tmp_path, **{marker: "1"})
     assert done.returncode == 0, done.stderr
     assert data_bytes(tmp_path / "out") == reference
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_ends_in_mid_build_is_one_line(tmp_path: Path, footage: Path, marker: str) -> None:
+    with cluster(tmp_path, marker, workers=1) as address:
+        (scheduler,) = [
+            pid for pid in processes_with(marker) if b"\0--host\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]
+        process = subprocess.Popen(
+            build_command(footage, tmp_path / "out", "--scheduler", address),
+            cwd=tmp_path,
+            env=environment(**{marker: "1"}),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        wait_until(lambda: unit_times(tmp_path / "out"))
+        os.kill(scheduler, signal.SIGKILL)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert errors.splitlines() == [
+        "error: the Dask scheduler is gone",
+        "  Run the same command again: what is done is kept.",
+    ]
 
 
 def test_a_copy_of_the_footage_elsewhere_gives_the_same_bytes(
