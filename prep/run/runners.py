@@ -219,7 +219,8 @@ def open_runner(
     import dask
 
     # what goes wrong on workers becomes rows or errors of ours; Dask's own tracebacks would only hide them
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    for name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     dask.config.set(
         {"distributed.scheduler.allowed-failures": 1, "distributed.comm.timeouts.connect": f"{CONNECT_SECONDS}s"}
     )
