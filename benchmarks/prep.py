@@ -155,7 +155,7 @@ def run(footage: list[Path], builds: int, scratch: Path) -> dict[str, Any]:
             "LRS2 main": round(LRS2_MAIN_HOURS * 25 * 3600 * ours / frames / 3600, 1),
             "LRS2 pretrain": round(LRS2_PRETRAIN_HOURS * 25 * 3600 * ours / frames / 3600, 1),
         },
-        "environment": {"packages": versions(("av", "dlib-bin", "numpy", "opencv-python-headless", "pillow")),
+        "environment": {"packages": versions(("av", "dlib-bin", "numpy", "opencv-python-headless")),
                         "cpu_features": cpu_features(), "cores": os.cpu_count()},
     }  # fmt: skip
 

@@ -94,7 +94,7 @@ _ALL = (
         sha256="619a31681264d3f7f7fc7a16a42cbbe8b23f31a256f75a366e5a1bcd59b33543",
         sha256_prefix=None,
         licence="not stated (code: BSD-3-Clause)",
-        needed_by="landmarks fan, Wav2Lip's own face crop",
+        needed_by="Wav2Lip's own face crop",
     ),
     Weights(
         name="2dfan4",

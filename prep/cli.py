@@ -120,7 +120,7 @@ def print_rich(renderable: Any) -> None:
     "--max-mismatch", type=float, help="Seconds by which picture and sound may differ in length.  [default: 1]"
 )
 @click.option("--shard-mb", type=float, help="About this many MB a shard.  [default: 256]")
-@click.option("--time-limit", type=float, help="Seconds a clip may take, plus ten times its length.  [default: 60]")
+@click.option("--time-limit", type=float, help="Seconds a clip may take, plus 10 (fan: 60) lengths.  [default: 60]")
 @click.option("--part-seconds", type=int, help="Longer clips are encoded in parts, in parallel.  [default: 30]")
 @click.option("--cache-mb", type=int, help="Decoded frames kept between the two passes, MB.  [default: 384]")
 @click.option("--batch-size", type=int, help="Faces per network call (fan).  [default: 16, 64 on a GPU]")

@@ -33,7 +33,7 @@ class BuildConfig(Config):
         (0.8, 0.1, 0.1), description="train, val, test shares where a split is drawn"
     )
     time_limit: float = pydantic.Field(
-        60, gt=0, description="seconds a clip may take, plus ten times its length, before it is given up"
+        60, gt=0, description="seconds a clip may take, plus ten (fan: sixty) times its length, before it is given up"
     )
     cache_mb: int = pydantic.Field(
         384, ge=0, description="megabytes of decoded frames kept between the two passes over a clip"

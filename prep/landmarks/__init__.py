@@ -7,8 +7,6 @@ from typing import Protocol
 
 import numpy as np
 
-BACKENDS = ("dlib", "fan")
-
 
 class Refiner(Protocol):
     """A backend that replaces the tracker's own landmarks, many frames at a time."""

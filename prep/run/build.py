@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from g4g_core import provenance, storage, weights
@@ -20,10 +20,7 @@ from prep.run.dataset import write_dataset
 from prep.run.outcomes import Shelf, is_complete, outcomes_of, part_is_there, read_records
 from prep.run.plan import SECONDS_PER_FRAME, SECONDS_PER_SECOND, Plan, PlannedClip, Planner, failure
 from prep.run.runners import Result, Runner, Task
-from prep.run.work import (
-    TRACKS_FILE,
-    unit_folder,
-)
+from prep.run.work import TRACKS_FILE, unit_folder
 from prep.shards import schema
 from prep.sources import SourceRoot
 from prep.sources.identity import IdentityRule
@@ -247,22 +244,3 @@ def _lock(work: str) -> Any:
         stream.close()
         raise UsageError(f"another build is writing {work}", "Wait for it, or name another folder.") from None
     return stream
-
-
-def build(
-    sources: Sequence[SourceRoot],
-    out: str,
-    config: BuildConfig,
-    open_runner: Callable[[], Any],
-    *,
-    identity_rule: IdentityRule | None = None,
-    quiet: bool = False,
-) -> BuildReport:
-    """Build or continue a data set.
-
-    Args:
-        open_runner: context manager factory of a :class:`prep.run.runners.Runner`.
-    """
-    job = Build(sources, out, config, identity_rule, quiet)
-    with open_runner() as runner:
-        return job.run(job.plan(runner), runner)

@@ -13,10 +13,7 @@ from g4g_core.progress import progress
 from prep.run.outcomes import Outcome, Shelf
 from prep.run.plan import Plan, PlannedClip
 from prep.run.runners import Result, Runner, Task
-from prep.run.work import (
-    part_stem,
-    unit_folder,
-)
+from prep.run.work import part_stem, unit_folder
 from prep.shards import schema
 
 _SUFFIXES = (".parquet", ".tar", ".stats.json")  # the marker last: without it no reader accepts the rest
@@ -25,6 +22,15 @@ _SHARD_FILE = re.compile(r"((?:train|val|test)-\d{5,})(?:\.parquet|\.tar|\.stats
 
 @dataclasses.dataclass(frozen=True)
 class PlannedShard:
+    """A shard that will hold something.
+
+    Attributes:
+        name: stem of its files.
+        content: digest of what goes in; equal content, equal bytes.
+        uids: clips planned for it, also those that gave nothing.
+        parts: (clip, number of its part) in the order of the tar.
+    """
+
     name: str
     split: str
     content: str

@@ -37,7 +37,7 @@ FAN_PACKAGES = ("face-alignment", "torch")
 SECONDS_PER_SECOND = {"dlib": 10.0, "fan": 60.0}
 """Seconds that a second of footage may take on top of ``time_limit`` before a clip is given up."""
 
-PIPELINE_PACKAGES = ("av", "dlib-bin", "numpy", "opencv-python-headless", "opencv-python", "pillow")
+PIPELINE_PACKAGES = ("av", "dlib-bin", "numpy", "opencv-python-headless", "opencv-python")
 
 SECONDS_PER_FRAME = {"dlib": 0.008, "fan": 0.65}
 """Core-seconds a frame without a GPU, for estimates before a run (512x512 footage, one 2.8 GHz core)."""

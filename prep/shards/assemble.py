@@ -16,7 +16,7 @@ from prep.shards import schema
 from prep.shards.sample import TarAppender
 
 _CHUNK = 1 << 22
-PACKAGES = ("g4g", "av", "dlib-bin", "numpy", "opencv-python-headless", "pillow", "pyarrow", "face-alignment", "torch")
+PACKAGES = ("g4g", "av", "dlib-bin", "numpy", "opencv-python-headless", "pyarrow", "face-alignment", "torch")
 
 
 def assemble_shard(request: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,6 @@ PRE_EMPHASIS = 0.97
 MIN_LEVEL_DB = -100.0
 REFERENCE_DB = 20.0
 MAX_ABS = 4.0
-COLUMNS_PER_SECOND = SAMPLE_RATE // HOP
 WINDOW = 16
 DECIMALS = 6
 _CHUNK = 4096  # frames a matrix product: keeps an hour of speech in a few megabytes

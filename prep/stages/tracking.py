@@ -15,8 +15,6 @@ from prep.stages.detection import Detection, Ladder, box_of_landmarks, box_of_po
 from prep.stages.frames import Frame
 from prep.stages.geometry import N_POINTS, canonical_to_frame, overlap, scale_of
 
-POLICIES = ("largest", "speaking", "all")
-
 SCAN_EVERY = 100
 """Frames between two detections on the whole frame while a face is followed."""
 CHECK_EVERY = 25
@@ -106,7 +104,7 @@ class ShotTracker:
 
     Args:
         landmarker: fits the points that faces are followed by.
-        policy: one of :data:`POLICIES`; decides how many faces are followed.
+        policy: ``largest``, ``speaking`` or ``all``; decides how many faces are followed.
         refiner: a slower backend whose points replace the tracked ones, ``batch_size`` faces at a time.
         region: x0, y0, x1, y1 in frame pixels outside which no face is looked for, or ``None``.
     """
@@ -127,7 +125,6 @@ class ShotTracker:
         self._followed: list[_Face] = []
         self._done: list[_Face] = []
         self._start: int | None = None
-        self._stop = 0
         self._seen_any = False
 
     def push(self, item: GridFrame, *, repeated: bool = False) -> None:
@@ -139,7 +136,6 @@ class ShotTracker:
         """
         if self._start is None:
             self._start = item.index
-        self._stop = item.index + 1
         since_start = item.index - self._start
         if repeated and since_start:
             for face in self._followed:
