@@ -19,6 +19,7 @@ import json
 import os
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -260,8 +261,27 @@ def _builds(footage: list[Path], rounds: int, scratch: Path) -> dict[str, Any]:
     return {
         "seconds": {str(workers): [round(value, 2) for value in values] for workers, values in seconds.items()},
         "two_over_one": round(one / two, 3),
+        "machine_two_over_one": round(_machine_two_over_one(), 3),
         "startup_seconds": round(statistics.median(startup), 2),
     }
+
+
+_LOOP = "import time; t = time.perf_counter(); sum(i * i for i in range(20_000_000)); print(time.perf_counter() - t)"
+
+
+def _machine_two_over_one(rounds: int = 5) -> float:
+    """What two plain loops that share nothing do over one on this machine: no build can scale better."""
+    ratios = []
+    for _ in range(rounds):
+        alone, together = (max(_loops(count)) for count in (1, 2))
+        ratios.append(2 * alone / together)
+    return statistics.median(ratios)
+
+
+def _loops(count: int) -> list[float]:
+    """Seconds of each of ``count`` loops at the same time."""
+    processes = [subprocess.Popen([sys.executable, "-c", _LOOP], stdout=subprocess.PIPE) for _ in range(count)]
+    return [float(process.communicate()[0]) for process in processes]
 
 
 @contextlib.contextmanager
@@ -301,7 +321,8 @@ def _print(result: dict[str, Any]) -> None:
     print("ms a frame by stage:", ", ".join(f"{k} {v:.2f}" for k, v in result["ms_per_frame_by_stage"].items()))
     if result["builds"]:
         builds = result["builds"]
-        print(f"whole builds, s: {builds['seconds']}; two workers over one {builds['two_over_one']:.2f}; "
+        print(f"whole builds, s: {builds['seconds']}; two workers over one {builds['two_over_one']:.2f} "
+              f"(two plain loops over one on this machine: {builds['machine_two_over_one']:.2f}); "
               f"start-up apart {builds['startup_seconds']:.1f} s")  # fmt: skip
     print("core-hours at this rate:", ", ".join(f"{name} {hours}" for name, hours in result["core_hours"].items()))
 

@@ -169,8 +169,9 @@ def build_shards(ctx: click.Context, /, **options: Any) -> None:
     rule = parse_rule(options["identity"]) if options["identity"] else None
     job = Build(sources, _absolute(options["out"]), config, rule, options["quiet"])
     began = time.monotonic()
-    workers = options["workers"] or os.cpu_count() or 1
-    with open_runner(workers, options["scheduler"], resources=_resources(options["resource"])) as runner:
+    gpus = _gpus(config.landmarks)
+    workers = options["workers"] or len(gpus) or os.cpu_count() or 1
+    with open_runner(workers, options["scheduler"], resources=_resources(options["resource"]), gpus=gpus) as runner:
         started = time.monotonic()
         if not options["quiet"] and not options["as_json"]:
             click.echo(f"running {runner.description}", err=True)
@@ -192,9 +193,8 @@ def _sources(options: dict[str, Any]) -> list[Any]:
     sources = []
     for kind, option in (("lrs2", "lists"), ("hdtf", "annotations"), ("folder", None)):
         for text in options[kind]:
-            name, path = source_name(text)
-            if kind != "folder" and "=" not in text:
-                name = kind  # a corpus is called what it is, whatever its folder is called
+            # a corpus is called what it is, whatever its folder is called
+            name, path = source_name(text, None if kind == "folder" else kind)
             extra = {option: options[f"{kind}_{option}"]} if option else {}
             sources.append(SourceRoot(name, kind, _absolute(path), extra))
     if not sources:
@@ -234,11 +234,20 @@ def _check_weights(landmarks: str) -> None:
     from prep.landmarks import weights_of
 
     if landmarks == "fan":
-        from prep.landmarks.fan import FanLandmarks
+        from prep.landmarks import fan
 
-        FanLandmarks()
+        fan.check_installed()
     for name in weights_of(landmarks):
         registry.path(name)
+
+
+def _gpus(landmarks: str) -> list[str]:
+    """The GPUs that local workers share: one process each. Without a network to run there is no need to ask."""
+    if landmarks != "fan":
+        return []
+    from prep.landmarks.fan import visible_gpus
+
+    return visible_gpus()
 
 
 def _absolute(place: str) -> str:

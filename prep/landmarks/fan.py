@@ -9,6 +9,7 @@ our own boxes are used and one forward pass serves many frames. Both follow face
 from __future__ import annotations
 
 import importlib
+import os
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -124,6 +125,26 @@ class FanLandmarks:
         last = out[-1] if isinstance(out, (list, tuple)) else out
         heatmaps: torch.Tensor = last.to(torch.float32)
         return heatmaps
+
+
+def check_installed() -> None:
+    """Say what a build with these landmarks would miss, without loading the network.
+
+    Raises:
+        MissingDependency: torch, face-alignment or a system library that they load is absent.
+        WeightsError: the weights are missing or are not the file we know.
+    """
+    for module in ("torch", "cv2", "face_alignment.models"):
+        _require(module)
+    _weights_path()
+
+
+def visible_gpus() -> list[str]:
+    """What ``CUDA_VISIBLE_DEVICES`` must be for a process to see one GPU alone, for each GPU that this one sees."""
+    torch = _require("torch")
+    chosen = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    count = torch.cuda.device_count()
+    return chosen[:count] if chosen else [str(number) for number in range(count)]
 
 
 def patch_geometry(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

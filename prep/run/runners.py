@@ -7,6 +7,7 @@ import collections
 import concurrent.futures
 import contextlib
 import logging
+import os
 import queue
 import signal
 import threading
@@ -197,7 +198,11 @@ def _checked(result: Result) -> Result:
 
 @contextlib.contextmanager
 def open_runner(
-    workers: int | None, scheduler: str | None, *, resources: Mapping[str, float] | None = None
+    workers: int | None,
+    scheduler: str | None,
+    *,
+    resources: Mapping[str, float] | None = None,
+    gpus: Sequence[str] = (),
 ) -> Iterator[Any]:
     """The runner that the user asked for.
 
@@ -205,6 +210,8 @@ def open_runner(
         workers: number of local worker processes; used where ``scheduler`` is not given.
         scheduler: ``sync`` (this process), or the address of a running Dask scheduler (``tcp://host:8786``).
         resources: Dask worker resources that a task needs, e.g. ``{"GPU": 1}``.
+        gpus: values of ``CUDA_VISIBLE_DEVICES`` that local workers take by turns, so that each works on a GPU of its
+            own; workers of an existing cluster keep what they were started with.
     """
     if scheduler == "sync":
         try:
@@ -252,6 +259,8 @@ def open_runner(
     )
     with cluster, Client(cluster) as client:
         _leave_interrupts_to_this_process(client)
+        if gpus:
+            _give_gpus(client, list(gpus))
         yield DaskRunner(client, resources)
 
 
@@ -264,3 +273,14 @@ def _leave_interrupts_to_this_process(client: Any) -> None:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     client.register_plugin(IgnoreInterrupts(), name="g4g-interrupts")
+
+
+def _give_gpus(client: Any, gpus: list[str]) -> None:
+    """Each local worker, and with it the guarded child that it starts, sees one GPU."""
+    from distributed import WorkerPlugin
+
+    class OneGpu(WorkerPlugin):  # type: ignore[misc]
+        def setup(self, worker: Any) -> None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = gpus[int(worker.name) % len(gpus)]
+
+    client.register_plugin(OneGpu(), name="g4g-gpus")

@@ -79,6 +79,8 @@ def track_clip(
     if isinstance(trim, Rejection):
         return _prefer_truncation(trim, probed, len(pts), log)
     shots, partial = _finish_shots(tracked, trim.n_frames, hint, config)
+    if spec.time_range is not None:
+        partial += _cut_off(spec.time_range, probed)
     missing = probed.estimated_frames - len(pts)
     if missing > FPS:
         why = log.stopped or "the file ends before its header says"
@@ -220,6 +222,17 @@ def _inside_hint(track: Track, hint: CropHint) -> bool:
         & (centre[:, 1] <= hint.y + hint.height)
     )
     return bool(inside.mean() > 0.5)
+
+
+def _cut_off(time_range: tuple[float, float], probed: Probe) -> list[Rejection]:
+    """What the annotation asks for after the video's end: a download that was cut short."""
+    wanted = time_range[1] - time_range[0]
+    missing = round((wanted - probed.duration) * FPS)
+    if missing < 1:
+        return []
+    detail = f"the video ends {wanted - probed.duration:.2f} s before the annotated interval does"
+    start = probed.estimated_frames
+    return [Rejection("probe", Reason.INTERVAL_OUTSIDE_VIDEO, detail, start, missing)]
 
 
 def _prefer_truncation(refusal: Rejection, probed: Probe, n_frames: int, log: DecodeLog) -> Rejection:

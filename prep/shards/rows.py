@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
@@ -64,6 +65,7 @@ def frame_member(frame: int) -> int:
     return _N_HEAD + 2 * frame
 
 
+@functools.lru_cache(maxsize=4096)  # a window asks for some twenty
 def member_position(suffix: str) -> int:
     """Position of a member among those of its sample. Raises KeyError for a suffix no sample has."""
     if suffix in schema.HEAD_MEMBERS:

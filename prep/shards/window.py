@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ import numpy as np
 from prep.shards import schema
 from prep.shards.rows import Segment
 from prep.stages.mel import mel_window
+
+_SEGMENT_FIELDS = operator.attrgetter(*(field.name for field in dataclasses.fields(Segment)))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,7 +80,7 @@ def make_window(
     sync_mel = mel_window(mel, int(clip_frames[0]), 0, width, first_column=segment.mel_start)
     return Window(
         key=segment.key,
-        segment=Segment(**{field.name: getattr(segment, field.name) for field in dataclasses.fields(Segment)}),
+        segment=Segment(*_SEGMENT_FIELDS(segment)),
         indices=indices,
         frames=frames,
         masks=masks,

@@ -22,8 +22,8 @@ _SOURCE_NAME = re.compile(r"[A-Za-z0-9_]+")
 _ODD = re.compile(r"[^A-Za-z0-9_-]")
 
 
-def source_name(text: str) -> tuple[str, str]:
-    """``(name, path)`` of ``NAME=PATH``, or of ``PATH``, which is named after its last folder.
+def source_name(text: str, default: str | None = None) -> tuple[str, str]:
+    """``(name, path)`` of ``NAME=PATH``, or of ``PATH``, which is called ``default`` or after its last folder.
 
     ``./a=b`` is the way to write a relative path that has ``=`` in its first folder.
 
@@ -35,7 +35,7 @@ def source_name(text: str) -> tuple[str, str]:
     if equals and not re.search(r"[/\\:]", before):
         name, path = before, after
     else:
-        name, path = _last_folder(text), text
+        name, path = default or _last_folder(text), text
     if not path:
         raise UsageError(f"{text!r} names no folder", "Write PATH or NAME=PATH.")
     if not _SOURCE_NAME.fullmatch(name):

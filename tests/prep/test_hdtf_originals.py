@@ -26,6 +26,7 @@ SMALL = (40, 120, 210)  # x, y and side of the annotated person's picture, px of
 LARGE = (300, 30, 320)
 SPEAKS_FROM = 25  # frame of the composed video at which the annotated person's clip begins
 SECONDS = 7
+STARTS = {"WDA_TwoPeople_000": 4 * FPS, "WDA_TwoPeople_001": 1 * FPS, "WDA_TwoPeople_003": 5 * FPS}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -79,13 +80,13 @@ def write_annotations(folder: Path) -> None:
     urls = "".join(f"{name} https://www.youtube.com/watch?v=id_{name}  \n" for name in names)
     (folder / "WDA_video_url.txt").write_bytes(b"\xef\xbb\xbf" + urls.encode())
     (folder / "WDA_annotion_time.txt").write_text(
-        "TwoPeople.mp4 00:04-00:06 00:01-00:04 01:10-01:20  \n"
+        "TwoPeople.mp4 00:04-00:06 00:01-00:04 01:10-01:20 00:05-00:09  \n"
         "NoSound.mp4 00:00-00:01 \n"
         "NeverFetched.mp4 00:00-00:05 00:07-00:09\n"
         "Hushed.mp4 00:00-00:02\n"
         "\n"
     )
-    boxes = [f"{name}_{i}.mp4 {x} {side} {y} {side} \n" for name in names for i in range(3)]
+    boxes = [f"{name}_{i}.mp4 {x} {side} {y} {side} \n" for name in names for i in range(4)]
     (folder / "WDA_crop_wh.txt").write_text("".join(boxes))
     (folder / "WDA_resolution.txt").write_text("".join(f"{name}.mp4 {LISTED}  \n" for name in names))
 
@@ -107,6 +108,7 @@ def test_every_interval_and_every_download_is_a_row_with_its_own_outcome(built: 
         "WDA_TwoPeople_000": "ok",
         "WDA_TwoPeople_001": "ok",
         "WDA_TwoPeople_002": "interval_outside_video",
+        "WDA_TwoPeople_003": "ok",
         "WDA_NoSound_000": "no_audio",
         "WDA_NeverFetched_000": "source_missing",
         "WDA_NeverFetched_001": "source_missing",
@@ -117,6 +119,14 @@ def test_every_interval_and_every_download_is_a_row_with_its_own_outcome(built: 
     assert "watch?v=id_NeverFetched" in rows["WDA_NeverFetched_000"]["detail"]
     assert rows["WDA_TwoPeople_000"]["video_id"] == "id_TwoPeople"
     assert verify(str(built), deep=True).findings == ()
+
+
+def test_the_part_of_an_interval_that_a_short_download_lacks_has_a_reason(built: Path) -> None:
+    row = manifest(built)["WDA_TwoPeople_003"]
+    assert row["clip_frames"] == 2 * FPS
+    (lost,) = json.loads(row["partial"])
+    assert (lost["reason"], lost["frame_start"], lost["n_frames"]) == ("interval_outside_video", 2 * FPS, 2 * FPS)
+    assert "ends 2.00 s before" in lost["detail"]
 
 
 def test_intervals_keep_the_numbers_of_their_unsorted_order(built: Path) -> None:
@@ -139,12 +149,11 @@ def test_the_annotated_face_is_cut_out_although_another_is_larger(built: Path) -
 def test_the_face_is_cut_out_at_the_right_time(built: Path, sample_hdtf_clips: list[Path]) -> None:
     """The mouth moves as the truth of the sample says, no frame earlier, no frame later."""
     own, other = (opening_of(path) for path in sample_hdtf_clips[:2])
-    starts = {"WDA_TwoPeople_000": 4 * FPS, "WDA_TwoPeople_001": 1 * FPS}
     keys = sorted(samples(built))
-    assert {key.split("-")[1] for key in keys} == set(starts)
+    assert {key.split("-")[1] for key in keys} == set(STARTS)
     for key, members in samples(built).items():
         meta = json.loads(members["json"])
-        first = starts[meta["clip"]] + meta["frame_start"] - SPEAKS_FROM
+        first = STARTS[meta["clip"]] + meta["frame_start"] - SPEAKS_FROM
         seen = mouth_opening(members)
         n = min(len(seen), len(own) - first)
         fits = {}
@@ -155,17 +164,16 @@ def test_the_face_is_cut_out_at_the_right_time(built: Path, sample_hdtf_clips: l
         best = max(fits, key=lambda lag: fits[lag])
         assert best == 0, (key, fits)
         assert fits[0] > 0.8
-        mixed_up = np.resize(other, 400)[starts[meta["clip"]] + meta["frame_start"] :][:n]
+        mixed_up = np.resize(other, 400)[STARTS[meta["clip"]] + meta["frame_start"] :][:n]
         assert np.corrcoef(seen[:n], mixed_up)[0, 1] < fits[0] - 0.2
 
 
 def test_the_sound_is_that_of_the_interval(built: Path, sample_hdtf_clips: list[Path]) -> None:
     speech = footage_of(sample_hdtf_clips[0])[1].astype(np.float64)
-    starts = {"WDA_TwoPeople_000": 4 * FPS, "WDA_TwoPeople_001": 1 * FPS}
     for members in samples(built).values():
         meta = json.loads(members["json"])
         pcm = read_wav(members["wav"]).astype(np.float64)
-        first = (starts[meta["clip"]] + meta["frame_start"] - SPEAKS_FROM) * SAMPLES_PER_FRAME
+        first = (STARTS[meta["clip"]] + meta["frame_start"] - SPEAKS_FROM) * SAMPLES_PER_FRAME
         expected = speech[first : first + len(pcm)]
         pcm = pcm[: len(expected)]
         spectrum = np.fft.rfft(pcm, 2 * len(pcm)) * np.conj(np.fft.rfft(expected, 2 * len(pcm)))

@@ -89,3 +89,8 @@ def test_two_sources_of_one_name_are_refused() -> None:
     with pytest.raises(UsageError, match="2 sources are called 'vox'") as caught:
         naming.check_source_names(["vox", "lrs2", "vox"])
     assert "NAME=PATH" in caught.value.mend
+
+
+def test_a_corpus_keeps_its_own_name_whatever_its_folder_is_called() -> None:
+    assert naming.source_name("/data/LRS2 (orig)", "lrs2") == ("lrs2", "/data/LRS2 (orig)")
+    assert naming.source_name("mine=/data/LRS2 (orig)", "lrs2") == ("mine", "/data/LRS2 (orig)")
