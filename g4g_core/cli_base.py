@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import traceback
@@ -71,6 +72,14 @@ class RootGroup(Group):
         except BrokenPipeError:
             _silence_stdout()
             ctx.exit(BROKEN_PIPE)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+
+
+def print_json(value: Any) -> None:
+    """``value`` on standard output, readable and with sorted keys; NaN and infinity are refused."""
+    click.echo(json.dumps(value, indent=2, sort_keys=True, allow_nan=False))
 
 
 def _remember_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:

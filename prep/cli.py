@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import sys
 import time
@@ -13,7 +12,7 @@ from typing import Any
 import click
 
 from g4g_core import __version__
-from g4g_core.cli_base import RootGroup
+from g4g_core.cli_base import RootGroup, json_option, print_json
 from g4g_core.errors import ExitCode, UsageError
 from g4g_core.weights_cli import weights
 
@@ -57,13 +56,6 @@ def data_argument(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*args, data=data, **kwargs)
 
     return wrapped
-
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
-
-
-def print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, sort_keys=True, allow_nan=False))
 
 
 def print_rich(renderable: Any) -> None:

@@ -99,6 +99,7 @@ class ClipSpec:
         path: POSIX path of the video relative to the source's root. Never absolute.
         split: ``train``, ``val`` or ``test``; ``None`` until it has been drawn.
         subset: the part of the source a clip comes from (LRS2: ``main`` or ``pretrain``), else "".
+        role: what the clip is for, as the column ``role`` of an identity CSV says, else "".
         video_id: id of the original upload, where the source knows it; disjoint over splits too.
         time_range: (start, end) in seconds inside the file, or ``None`` for the whole file.
         crop_hint: where the annotation says the face is, or ``None``.
@@ -115,6 +116,7 @@ class ClipSpec:
     path: str
     split: str | None = None
     subset: str = ""
+    role: str = ""
     video_id: str | None = None
     time_range: tuple[float, float] | None = None
     crop_hint: CropHint | None = None

@@ -96,6 +96,7 @@ def _manifest_row(clip: PlannedClip, outcome: Outcome, samples: list[Mapping[str
         "video_id": spec.video_id,
         "split": spec.split,
         "subset": spec.subset,
+        "role": spec.role,
         "path": spec.path,
         "content_sha256": clip.content_sha256 or None,
         "licence": spec.licence,

@@ -160,6 +160,7 @@ def _sample(
         "video_id": spec.video_id,
         "split": spec.split,
         "subset": spec.subset,
+        "role": spec.role,
         "path": spec.path,
         "content_sha256": content_sha256,
         "licence": spec.licence,

@@ -154,8 +154,11 @@ def read_table(path: str) -> Table:
 
 
 def apply_identity(specs: Iterable[ClipSpec], root: storage.Url, rule: IdentityRule) -> list[ClipSpec]:
-    """``specs`` of the source at ``root`` with the identities that ``rule`` gives."""
-    return [dataclasses.replace(spec, identity=rule(spec, root)) for spec in specs]
+    """``specs`` of the source at ``root`` with the identities (and of a table the roles) that ``rule`` gives."""
+    named = [dataclasses.replace(spec, identity=rule(spec, root)) for spec in specs]
+    if not isinstance(rule, Table):
+        return named
+    return [dataclasses.replace(spec, role=rule.row(spec, root).role) for spec in named]
 
 
 def apply_splits(specs: Iterable[ClipSpec], root: storage.Url, table: Table) -> list[ClipSpec]:

@@ -82,7 +82,7 @@ def make_sample(
 ) -> SampleSummary:
     """Render the sample data set into a new folder; the same arguments give the same bytes.
 
-    Both layouts get ``splits.csv`` (``file,identity,split``), ``truth.json`` (per file: phrases, words,
+    Both layouts get ``splits.csv`` (``file,identity,split,role``), ``truth.json`` (per file: phrases, words,
     identity, AV offset and the drawn opening 0..1 of every frame) and ``LICENCE.txt``. No phrase, voice or
     identity is in two splits. The ``lrs2`` layout holds one pretrain clip on top of ``clips``.
 
@@ -238,11 +238,18 @@ def _truth(plan: _Plan, said: Utterance, mouth: NDArray[np.float32]) -> dict[str
     }
 
 
+def _role(plan: _Plan) -> str:
+    """Which sync expert may learn from a clip: people of ``train`` by turns, nobody of the other splits."""
+    if plan.identity.split != "train":
+        return "test"
+    return ("sync-a", "sync-b")[plan.identity.index % 2]
+
+
 def _write_lists(root: Path, layout: Layout, plans: Sequence[_Plan]) -> None:
     with open(root / "splits.csv", "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(["file", "identity", "split"])
-        table.writerows([f"{plan.name}.mp4", plan.person, plan.identity.split] for plan in plans)
+        table.writerow(["file", "identity", "split", "role"])
+        table.writerows([f"{plan.name}.mp4", plan.person, plan.identity.split, _role(plan)] for plan in plans)
     (root / "LICENCE.txt").write_text(LICENCE + "\n", encoding="utf-8")
     if layout == "lrs2":
         for name in (*SPLITS, "pretrain"):

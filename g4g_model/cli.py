@@ -1,0 +1,149 @@
+"""``g4g-model``: train what is registered under ``g4g.trainables``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from g4g_core import __version__
+from g4g_core.cli_base import RootGroup, json_option, print_json
+from g4g_core.errors import UsageError
+from g4g_core.weights_cli import weights
+
+PROJECT_SECTION = "data"
+
+
+@click.group(cls=RootGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="g4g-model")
+def main() -> None:
+    """Train talking-face models and lip-sync experts from shards made by g4g-prep."""
+
+
+main.add_command(weights)
+
+
+@main.command()
+@click.option("--model", required=True, metavar="NAME", help="What to train; g4g-model list names all there is.")
+@click.option("--preset", metavar="NAME", help="Named settings of this model.")
+@click.option("--shards", metavar="PATH|URL", help="A data set of g4g-prep.  [default: data.root of g4g.yaml]")
+@click.option("--split", "splits", default="train", show_default=True, help="Splits to learn from: train,val,...")
+@click.option("--selection", metavar="FILE", help="Only these samples; a file made by g4g-prep select.")
+@click.option("--validation", metavar="FILE", help="Samples, of any split, on which figures are taken.")
+@click.option("--out", required=True, metavar="PATH", help="Folder of the run: log, checkpoints, result.")
+@click.option("--config", "config_file", metavar="YAML", help="Sections 'training' and 'model'; --set wins.")
+@click.option(
+    "--set", "assignments", multiple=True, metavar="NAME=VALUE",
+    help="A field of either section, e.g. --set steps=500 --set late.mocha=0.25; --dry-run lists them.",
+)  # fmt: skip
+@click.option("--seed", type=int, help="Of weights, batches and augmentation.  [default: 0]")
+@click.option("--steps", type=int, help="Optimiser steps.")
+@click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint, step for step as if never stopped.")
+@click.option("--dry-run", is_flag=True, help="Print model, data and schedule; train nothing.")
+@json_option
+@click.option("--quiet", is_flag=True, help="No progress.")
+def train(model: str, out: str, **options: Any) -> None:
+    """Train a model, and leave log, checkpoints and what it is used by in one folder.
+
+    \b
+    Examples:
+      g4g-prep select shards --where 'role == sync-a' --out a.parquet
+      g4g-model train --model sync-a --shards shards --selection a.parquet --out runs/sync-a
+      g4g-model train --model sync-a --shards shards --out runs/sync-a --resume
+    """
+    from g4g_core import registry
+    from g4g_core.training import train as run
+
+    kind = registry.load(registry.TRAINABLES, model)
+    settings, config = _configuration(kind, options)
+    trainable = kind.open(config, _data(options), seed=settings.seed, quiet=options["quiet"])
+    if options["dry_run"]:
+        _describe(trainable, settings, options["as_json"])
+        return
+    last = run(trainable, settings, out, resume=options["resume"], quiet=options["quiet"])
+    files = kind.export(trainable, Path(out))
+    if options["as_json"]:
+        print_json({**last, "files": [str(path) for path in files]})
+        return
+    figures = {**last, **last.get("validation", {})}
+    click.echo("  ".join(f"{name} {value:.4g}" for name, value in figures.items() if isinstance(value, (int, float))))
+    for path in files:
+        click.echo(f"{path}")
+
+
+@main.command("list")
+@json_option
+def list_models(as_json: bool) -> None:
+    """Name everything that 'train' can train."""
+    from g4g_core import registry
+
+    names = registry.names(registry.TRAINABLES)
+    if as_json:
+        print_json(names)
+    else:
+        click.echo("\n".join(names))
+
+
+def _configuration(kind: Any, options: dict[str, Any]) -> tuple[Any, Any]:
+    """Settings of the loop and configuration of the model: defaults, preset, file, command line, in this order."""
+    from g4g_core.config import load_config, read_yaml
+    from g4g_core.registry import unknown
+    from g4g_core.training import Settings
+
+    preset: dict[str, Any] = {}
+    if options["preset"] is not None:
+        if options["preset"] not in kind.presets:
+            raise unknown("preset", options["preset"], list(kind.presets))
+        preset = dict(kind.presets[options["preset"]])
+    file = read_yaml(options["config_file"]) if options["config_file"] is not None else {}
+    foreign = sorted(set(file) - {"training", "model"})
+    if foreign:
+        raise UsageError(
+            f"{options['config_file']}: there is no section '{foreign[0]}'", "There are: training, model."
+        )
+    given = _assigned(options["assignments"])
+    given |= {name: options[name] for name in ("seed", "steps") if options[name] is not None}
+    ours = {name: value for name, value in given.items() if name.partition(".")[0] in Settings.model_fields}
+    theirs = {name: value for name, value in given.items() if name not in ours}
+    settings = load_config(
+        Settings, None, ours, {**kind.settings, **preset.get("training", {}), **(file.get("training") or {})}
+    )
+    config = load_config(kind.Config, None, theirs, {**preset.get("model", {}), **(file.get("model") or {})})
+    return settings, config
+
+
+def _assigned(texts: tuple[str, ...]) -> dict[str, Any]:
+    import yaml
+
+    values = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--set {text} is no NAME=VALUE", "For instance --set steps=500.")
+        values[name] = yaml.safe_load(value)
+    return values
+
+
+def _data(options: dict[str, Any]) -> Any:
+    from g4g_core.config import read_project_file
+    from g4g_core.protocols import TrainingData
+
+    shards = options["shards"] or (read_project_file(".").get(PROJECT_SECTION) or {}).get("root")
+    if not shards:
+        raise UsageError("no shards are given", "Use --shards PATH, or build some here with g4g-prep build-shards.")
+    splits = tuple(name.strip() for name in options["splits"].split(",") if name.strip())
+    return TrainingData(str(shards), splits, options["selection"], options["validation"])
+
+
+def _describe(trainable: Any, settings: Any, as_json: bool) -> None:
+    parameters = sum(p.numel() for p in trainable.module.parameters())
+    about = {"model": trainable.name, "parameters": parameters, "training": settings.model_dump()}
+    about |= {"description": trainable.describe()}
+    if as_json:
+        print_json(about)
+        return
+    click.echo(f"{trainable.name}: {parameters:,} parameters; nothing is trained (dry run)")
+    for section in ("training", "description"):
+        for name, value in about[section].items():
+            click.echo(f"  {name:18} {value}")
