@@ -8,7 +8,7 @@ A run's folder:
 
     run.json                     settings, the trainable's description, versions
     log.jsonl                    a line per logged step: terms of the loss, learning rate, validation
-    step-000500/model.safetensors, optimizer.safetensors, state.json (written last: a folder without it is no checkpoint)
+    step-000500/                 a checkpoint: model.safetensors, optimizer.safetensors, and last state.json
     best.json                    which step was best in validation
 """
 
@@ -94,7 +94,9 @@ class NonFiniteLoss(G4GError):
     """The loss became NaN or infinite."""
 
 
-def train(trainable: Trainable, settings: Settings, out: str | Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
+def train(
+    trainable: Trainable, settings: Settings, out: str | Path, *, resume: bool = False, quiet: bool = False
+) -> dict[str, Any]:
     """Train, and leave checkpoints, log and best step in ``out``.
 
     Args:
@@ -170,7 +172,7 @@ def _step(
             f"the loss of step {step + 1} is not finite ({terms}); samples: {', '.join(batch.keys)}",
             "Look at these samples, or lower --set learning_rate; the last checkpoint is whole.",
         )
-    total.backward()
+    torch.autograd.backward(total)
     torch.nn.utils.clip_grad_norm_(trainable.module.parameters(), settings.clip_norm)
     optimizer.step()
     return {name: float(value.detach()) for name, value in losses.items()}
@@ -307,12 +309,14 @@ def load_checkpoint(
     state: dict[str, Any] = storage.read_json(str(folder / STATE_FILE))
     for name, digest in state["sha256"].items():
         if not (folder / name).exists() or provenance.file_sha256(str(folder / name)) != digest:
-            raise UsageError(f"{folder / name} is damaged: it is not the file that was saved", "Use another checkpoint.")
+            raise UsageError(f"{folder / name} is damaged: not the file that was saved", "Use another checkpoint.")
     try:
         module.load_state_dict(load((folder / MODEL_FILE).read_bytes()))
     except RuntimeError as error:
         first = str(error).strip().splitlines()[-1].strip()
-        raise UsageError(f"{folder} is a checkpoint of another network: {first}", "Check --model and --preset.") from error
+        raise UsageError(
+            f"{folder} is a checkpoint of another network: {first}", "Check --model and --preset."
+        ) from error
     if optimizer is not None:
         moments: dict[int, dict[str, torch.Tensor]] = {}
         for name, value in load((folder / OPTIMIZER_FILE).read_bytes()).items():

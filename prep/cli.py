@@ -116,7 +116,10 @@ def print_rich(renderable: Any) -> None:
 @click.option("--part-seconds", type=int, help="Longer clips are encoded in parts, in parallel.  [default: 30]")
 @click.option("--cache-mb", type=int, help="Decoded frames kept between the two passes, MB.  [default: 384]")
 @click.option("--batch-size", type=int, help="Faces per network call (fan).  [default: 16, 64 on a GPU]")
-@click.option("--fix-offset", is_flag=True, help="Shift the sound by the measured AV offset (needs the sync expert).")
+@click.option(
+    "--fix-offset", is_flag=True, default=None,
+    help="Shift the sound of each clip by its measured AV offset, in whole frames; recorded as audio_shift.",
+)  # fmt: skip
 @click.option("--config", "config_file", metavar="YAML", help="File of the options above; the command line wins.")
 @click.option("--workers", type=click.IntRange(1), help="Local worker processes.  [default: one per core]")
 @click.option(
@@ -153,7 +156,6 @@ def build_shards(ctx: click.Context, /, **options: Any) -> None:
         {name: value for name, value in options.items() if name in fields and name != "fractions"}
         | {"fractions": _fractions(options["fractions"])},
     )
-    _refuse_what_needs_the_sync_expert(config.faces, options["fix_offset"])
     _check_weights(config.landmarks)
     if options["out"].startswith("memory:"):
         raise UsageError("--out memory:// cannot be shared with workers", "Name a folder or an object store.")
@@ -211,19 +213,11 @@ def _resources(texts: tuple[str, ...]) -> dict[str, float]:
     return resources
 
 
-def _refuse_what_needs_the_sync_expert(faces: str, fix_offset: bool) -> None:
-    for wanted, option in ((faces == "speaking", "--faces speaking"), (fix_offset, "--fix-offset")):
-        if wanted:
-            raise UsageError(
-                f"{option} needs the sync expert, which is not part of this version",
-                "Use --faces largest or all; offsets stay as they are." if faces == "speaking" else "Leave it away.",
-            )
-
-
 def _check_weights(landmarks: str) -> None:
     """Say in one line what is missing before any worker starts."""
     from g4g_core import weights as registry
     from prep.landmarks import weights_of
+    from prep.stages import sync
 
     if landmarks == "fan":
         from prep.landmarks import fan
@@ -231,6 +225,7 @@ def _check_weights(landmarks: str) -> None:
         fan.check_installed()
     for name in weights_of(landmarks):
         registry.path(name)
+    sync.check_installed()
 
 
 def _gpus(landmarks: str) -> list[str]:

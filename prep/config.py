@@ -21,6 +21,7 @@ class BuildConfig(Config):
     faces: Literal["largest", "speaking", "all"] = pydantic.Field(
         "largest", description="which face of several becomes a sample"
     )
+    fix_offset: bool = pydantic.Field(False, description="shift the sound by the measured AV offset, whole frames")
     min_frames: int = pydantic.Field(10, ge=1, description="frames (40 ms) under which a clip or shot is refused")
     min_face: float = pydantic.Field(24, ge=0, description="side of the face box under which a face is refused, px")
     max_mismatch: float = pydantic.Field(
@@ -58,4 +59,4 @@ class BuildConfig(Config):
         return self.model_dump(mode="json", include=CONTENT_FIELDS)
 
 
-CONTENT_FIELDS = {"size", "landmarks", "faces", "min_frames", "min_face", "max_mismatch"}
+CONTENT_FIELDS = {"size", "landmarks", "faces", "fix_offset", "min_frames", "min_face", "max_mismatch"}

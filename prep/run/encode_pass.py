@@ -21,7 +21,6 @@ from prep.stages.frames import Frame
 from prep.stages.geometry import transform
 from prep.stages.masks import mask_planes
 from prep.stages.mel import segment_columns
-from prep.stages.sync import SyncReading
 
 
 def encode_part(
@@ -136,7 +135,7 @@ def _sample(
             timings.lap("quality")
     masks = [encode.png(plane) for plane in mask_planes(smooth, config.size)]
     timings.lap("masks")
-    sync = SyncReading()
+    sync = shot.sync.part(rows.start, rows.stop)
     key = schema.sample_key(spec.source, spec.clip, shot.number, segment)
     numbers = {
         "face_px": round(2 * float(np.median(shot.crop.half[rows])), 2),
@@ -189,6 +188,7 @@ def _sample(
         "pose": pose.tolist(),
         "quality": numbers,
         "sync": dataclasses.asdict(sync),
+        "audio_shift": clip.facts["audio_shift"],
         "flags": {"interpolated": interpolated, "leading_frames_dropped": shot.segments[0][0] - shot.track.start},
     }
     row = {
@@ -196,6 +196,7 @@ def _sample(
         **numbers,
         "av_offset": sync.offset,
         "av_confidence": sync.confidence,
+        "sync_score": sync.score,
         "sync_reason": sync.reason,
     }
     timings.lap("geometry")

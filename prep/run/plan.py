@@ -25,10 +25,13 @@ from prep.shards import schema
 from prep.shards.plan import bytes_per_frame, shards_of
 from prep.sources import SourceRoot, scan_all
 from prep.sources.identity import IdentityRule
+from prep.stages.sync import EXPERTS
+from prep.sync_expert import infer
 
 PIPELINE_SOURCES = (
     *("prep.stages", "prep.landmarks", "prep.run.tracked", "prep.run.track_pass", "prep.run.encode_pass"),
-    *("prep.shards.sample", "prep.records", "prep.media"),
+    *("prep.shards.sample", "prep.records", "prep.media", "prep.sync_expert.mouths", "prep.sync_expert.design"),
+    *("prep.sync_expert.audio", "prep.sync_expert.infer", "prep.sync_expert.reading"),
 )
 """The code that decides the bytes of a sample."""
 
@@ -217,6 +220,7 @@ def code_digest(landmarks: str) -> str:
             "packages": provenance.versions(PIPELINE_PACKAGES + (FAN_PACKAGES if landmarks == "fan" else ())),
             "cpu_features": provenance.cpu_features(),
             "weights": {name: weights.verify(name) for name in weights_of(landmarks)},
+            "sync_experts": {name: infer.fingerprint(name) for name in EXPERTS},
         }
     )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator
 
 import av
@@ -23,6 +24,7 @@ from prep.stages.decode import DecodeLog, GridFrame, decode_audio, trim_to_short
 from prep.stages.mel import mel_spectrogram
 from prep.stages.probe import Probe, probe
 from prep.stages.shots import with_cuts
+from prep.stages.sync import SURE, HeardClip, hear, measure, shifted
 from prep.stages.tracking import ShotTracker, Track, choose, split_long_gaps, uncovered
 
 _HINT_MARGIN = 0.15
@@ -78,14 +80,12 @@ def track_clip(
     trim = trim_to_shorter(len(pts), len(audio.pcm), max_mismatch=config.max_mismatch, min_frames=config.min_frames)
     if isinstance(trim, Rejection):
         return _prefer_truncation(trim, probed, len(pts), log)
-    shots, partial = _finish_shots(tracked, trim.n_frames, hint, config)
-    if spec.time_range is not None:
-        partial += _cut_off(spec.time_range, probed)
-    missing = probed.estimated_frames - len(pts)
-    if missing > FPS:
-        why = log.stopped or "the file ends before its header says"
-        partial.append(Rejection("decode", Reason.TRUNCATED, why, len(pts), missing))
     pcm = audio.pcm[: trim.n_frames * SAMPLES_PER_FRAME]
+    heard = hear(pcm) if any(shot.tracks for shot in tracked) else None
+    shots, partial = _finish_shots(tracked, trim.n_frames, hint, config, heard)
+    partial += _cut_off(spec, probed, len(pts), log)
+    shots, pcm, shift = _compared(shots, pcm, heard, config.fix_offset)
+    timings.lap("sync")
     mel = mel_spectrogram(pcm)
     timings.lap("mel")
     if not shots:
@@ -95,6 +95,7 @@ def track_clip(
         "trimmed_audio": round(trim.audio, 3),
         "trimmed_audio_head": round(audio.head_trimmed, 3),
         "padded_audio": round(audio.head_padded, 3),
+        "audio_shift": shift,
         "decode_errors": log.errors + audio.errors,
     }
     return TrackedClip(probed, trim.n_frames, np.array(pts[: trim.n_frames], np.int64), pcm, mel, shots, partial, facts)
@@ -157,7 +158,11 @@ def _track_shots(
 
 
 def _finish_shots(
-    tracked: list[_TrackedShot], n_frames: int, hint: CropHint | None, config: BuildConfig
+    tracked: list[_TrackedShot],
+    n_frames: int,
+    hint: CropHint | None,
+    config: BuildConfig,
+    heard: HeardClip | None = None,
 ) -> tuple[list[Shot], list[Rejection]]:
     """Choose faces, cut them into segments, and say of every stretch without a sample why it has none."""
     shots: list[Shot] = []
@@ -174,7 +179,7 @@ def _finish_shots(
                 partial.append(Rejection("tracking", Reason.NO_FACE, detail, span[0], span[1] - span[0]))
                 continue
             tracks = inside
-        chosen = choose(tracks, config.faces)
+        chosen = choose(tracks, config.faces, lambda track: _fit(track, heard))
         partial += uncovered(span, chosen, seen_any=shot.seen_any)
         for track in chosen:
             refusal = segments.too_short(track.start, track.stop, min_frames=config.min_frames, shot=span)
@@ -190,9 +195,42 @@ def _finish_shots(
     return shots, sorted(partial, key=lambda rejection: (rejection.frame_start or 0, rejection.reason.value))
 
 
+def _fit(track: Track, heard: HeardClip | None) -> float:
+    """How well a face fits the sound; faces that are seen too shortly to tell come last."""
+    score = measure(track.mouths, track.start, heard).score if heard is not None else None
+    return -math.inf if score is None else score
+
+
+def _compared(
+    shots: list[Shot], pcm: np.ndarray, heard: HeardClip | None, fix_offset: bool
+) -> tuple[list[Shot], np.ndarray, int]:
+    """Shots with their sync readings, the sound, and by how many frames it was delayed to be in sync."""
+    if heard is None:
+        return shots, pcm, 0
+    shots = _in_sync(shots, heard)
+    shift = _clip_offset(shots) if fix_offset else 0
+    if shift:
+        pcm = shifted(pcm, shift)
+        shots = _in_sync(shots, hear(pcm))
+    return [dataclasses.replace(shot, track=shot.track.without_mouths()) for shot in shots], pcm, shift
+
+
+def _in_sync(shots: list[Shot], heard: HeardClip) -> list[Shot]:
+    return [dataclasses.replace(shot, sync=measure(shot.track.mouths, shot.track.start, heard)) for shot in shots]
+
+
+def _clip_offset(shots: list[Shot]) -> int:
+    """The offset of most frames of a clip, from the shots that are sure of theirs; 0 where none is."""
+    frames: collections.Counter[int] = collections.Counter()
+    for shot in shots:
+        if shot.sync.offset is not None and shot.sync.confidence is not None and shot.sync.confidence >= SURE:
+            frames[shot.sync.offset] += len(shot.track.landmarks)
+    return max(frames, key=lambda offset: (frames[offset], -abs(offset)), default=0)
+
+
 def _until(track: Track, n_frames: int) -> Track:
     keep = max(0, min(track.stop, n_frames) - track.start)
-    return Track(track.start, track.landmarks[:keep], track.interpolated[:keep])
+    return track.part(0, keep)
 
 
 def _scaled_hint(spec: ClipSpec, probed: Probe) -> CropHint | None:
@@ -224,15 +262,20 @@ def _inside_hint(track: Track, hint: CropHint) -> bool:
     return bool(inside.mean() > 0.5)
 
 
-def _cut_off(time_range: tuple[float, float], probed: Probe) -> list[Rejection]:
-    """What the annotation asks for after the video's end: a download that was cut short."""
-    wanted = time_range[1] - time_range[0]
-    missing = round((wanted - probed.duration) * FPS)
-    if missing < 1:
-        return []
-    detail = f"the video ends {wanted - probed.duration:.2f} s before the annotated interval does"
-    start = probed.estimated_frames
-    return [Rejection("probe", Reason.INTERVAL_OUTSIDE_VIDEO, detail, start, missing)]
+def _cut_off(spec: ClipSpec, probed: Probe, n_decoded: int, log: DecodeLog) -> list[Rejection]:
+    """What is asked for after the video's end: a download that was cut short, or a file that breaks off."""
+    found = []
+    if spec.time_range is not None:
+        beyond = spec.time_range[1] - spec.time_range[0] - probed.duration
+        if round(beyond * FPS) >= 1:
+            detail = f"the video ends {beyond:.2f} s before the annotated interval does"
+            where = probed.estimated_frames, round(beyond * FPS)
+            found.append(Rejection("probe", Reason.INTERVAL_OUTSIDE_VIDEO, detail, *where))
+    missing = probed.estimated_frames - n_decoded
+    if missing > FPS:
+        why = log.stopped or "the file ends before its header says"
+        found.append(Rejection("decode", Reason.TRUNCATED, why, n_decoded, missing))
+    return found
 
 
 def _prefer_truncation(refusal: Rejection, probed: Probe, n_frames: int, log: DecodeLog) -> Rejection:

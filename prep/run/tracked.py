@@ -19,6 +19,7 @@ from prep.stages import segments
 from prep.stages.crop import CropTrack, crop_track
 from prep.stages.frames import Frame
 from prep.stages.probe import Probe
+from prep.stages.sync import UNMEASURED, SyncReading
 from prep.stages.tracking import Landmarker, Track
 
 
@@ -81,12 +82,14 @@ class Shot:
         track: where the face is.
         crop: its crop squares.
         segments: clip frames [start, stop) of each sample.
+        sync: how well mouth and sound fit.
     """
 
     number: int
     track: Track
     crop: CropTrack
     segments: list[tuple[int, int]]
+    sync: SyncReading = UNMEASURED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +147,7 @@ def save_tracks(clip: TrackedClip) -> bytes:
         "n_frames": clip.n_frames,
         "n_shots": len(clip.shots),
         "facts": clip.facts,
+        "sync": [dataclasses.asdict(shot.sync) for shot in clip.shots],
     }
     arrays["json"] = np.frombuffer(json_bytes(facts), np.uint8)
     buffer = io.BytesIO()
@@ -158,7 +162,17 @@ def load_tracks(data: bytes) -> TrackedClip:
         shots = []
         for number in range(facts["n_shots"]):
             track = Track(int(arrays[f"start{number}"]), arrays[f"landmarks{number}"], arrays[f"interpolated{number}"])
-            shots.append(Shot(number, track, crop_track(track.landmarks), segments.cut(track.start, track.stop)))
+            sync = facts["sync"][number]
+            sync["per_frame"] = tuple(sync["per_frame"]) if sync["per_frame"] is not None else None
+            shots.append(
+                Shot(
+                    number,
+                    track,
+                    crop_track(track.landmarks),
+                    segments.cut(track.start, track.stop),
+                    SyncReading(**sync),
+                )
+            )
         return TrackedClip(
             Probe(**facts["probe"]),
             facts["n_frames"],

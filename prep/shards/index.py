@@ -221,4 +221,5 @@ def read_selection(selection: Selection) -> frozenset[str]:
             return frozenset(read_table(data, ["key"]).column("key").to_pylist())
         return frozenset(line.strip() for line in data.decode("utf-8-sig").splitlines() if line.strip())
     except (StorageError, pa.ArrowException, ValueError, KeyError) as error:
-        raise DatasetError(f"{url} is not a selection: {error}", "Make one with 'g4g-prep select'.") from error
+        what = error.what if isinstance(error, StorageError) else error
+        raise DatasetError(f"{url} is not a selection: {what}", "Make one with 'g4g-prep select'.") from error

@@ -131,9 +131,10 @@ INDEX = pa.schema(
         # sound
         pa.field("loudness_dbfs", pa.float32(), nullable=False),
         pa.field("snr_db", pa.float32(), nullable=False),
-        # sync: null until an estimator has looked, with the reason
+        # sync of the shot; null where it could not be measured, with the reason
         pa.field("av_offset", pa.float32()),  # frames of 40 ms, > 0: audio leads
         pa.field("av_confidence", pa.float32()),
+        pa.field("sync_score", pa.float32()),
         pa.field("sync_reason", pa.string()),
         # bytes: of every member, in the order of the tar; offsets from the start of the tar
         pa.field("members", pa.list_(pa.dictionary(pa.int32(), pa.string())), nullable=False),
@@ -172,6 +173,7 @@ MANIFEST = pa.schema(
         pa.field("trimmed_audio", pa.float64()),
         pa.field("trimmed_audio_head", pa.float64()),
         pa.field("padded_audio", pa.float64()),
+        pa.field("audio_shift", pa.int32()),  # frames by which --fix-offset delayed the sound
         pa.field("decode_errors", pa.int32()),  # packets that could not be decoded
     ]
 )

@@ -16,8 +16,8 @@ from prep.shards.tar_walk import Entry
 
 _COMPARED = (
     "source", "clip", "shot", "segment", "identity", "video_id", "split", "subset", "role", "path",
-    "content_sha256", "licence", "redistributable", "text", "frame_start", "n_frames", "mel_start", "n_mel", "sample_start",
-    "clip_frames", "size",
+    "content_sha256", "licence", "redistributable", "text", "frame_start", "n_frames", "mel_start", "n_mel",
+    "sample_start", "clip_frames", "size",
 )  # fmt: skip
 _REQUIRED = ("identity", "split", "frame_start", "n_frames", "mel_start", "n_mel", "sample_start")
 

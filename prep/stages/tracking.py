@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Protocol
 
 import cv2
@@ -14,6 +15,7 @@ from prep.stages.decode import GridFrame
 from prep.stages.detection import Detection, Ladder, box_of_landmarks, box_of_pose, detect_near
 from prep.stages.frames import Frame
 from prep.stages.geometry import N_POINTS, canonical_to_frame, overlap, scale_of
+from prep.sync_expert.mouths import PATCH, mouth_patch
 
 SCAN_EVERY = 100
 """Frames between two detections on the whole frame while a face is followed."""
@@ -52,11 +54,22 @@ class Track:
         start: clip frame of the first row.
         landmarks: float32 [n, 68, 2], frame pixels, as fitted.
         interpolated: bool [n]; rows that stand for frames where the face could not be seen.
+        mouths: uint8 [n, 64, 64], what the sync experts see (:mod:`prep.sync_expert.mouths`); empty once they have.
     """
 
     start: int
     landmarks: np.ndarray
     interpolated: np.ndarray
+    mouths: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, PATCH, PATCH), np.uint8))
+
+    def part(self, start: int, stop: int) -> Track:
+        """Rows [start, stop) as a track of their own."""
+        rows = slice(start, stop)
+        return Track(self.start + start, self.landmarks[rows], self.interpolated[rows], self.mouths[rows])
+
+    def without_mouths(self) -> Track:
+        """The track alone, when the experts have seen its mouths."""
+        return Track(self.start, self.landmarks, self.interpolated)
 
     @property
     def stop(self) -> int:
@@ -82,17 +95,24 @@ class _Face:
     doubts: int = 0
     missing: int = 0
     pose: np.ndarray | None = None
+    mouths: list[np.ndarray] = dataclasses.field(default_factory=list)
     refined: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @property
     def last(self) -> np.ndarray:
         return self.points[-1]
 
+    def look_at_mouth(self, frame: Frame) -> None:
+        """Keep the mouth as it is in ``frame``, also for frames before it in which the face could not be placed."""
+        mouth = frame.grey_to_full_range(mouth_patch(frame.y, canonical_to_frame(self.last)))
+        self.mouths.extend([mouth] * (len(self.points) - len(self.mouths)))
+
     def cut_to(self, frame: int) -> None:
         """Forget all after clip frame ``frame``."""
         keep = max(0, frame + 1 - self.start)
         del self.points[keep:]
         del self.interpolated[keep:]
+        del self.mouths[keep:]
 
 
 class ShotTracker:
@@ -141,6 +161,7 @@ class ShotTracker:
             for face in self._followed:
                 face.points.append(face.last)
                 face.interpolated.append(face.interpolated[-1])
+                face.mouths.append(face.mouths[-1])
             if self._refiner is not None:
                 self._to_refine += [(face, item.index, item.frame) for face in self._followed]
             return
@@ -152,6 +173,8 @@ class ShotTracker:
                 self._welcome(item, self._ladder.climb(item.frame, rungs=rungs))
         elif since_start % SCAN_EVERY == 0 and since_start:
             self._welcome(item, self._ladder.climb(item.frame, rungs=1))
+        for face in self._followed:
+            face.look_at_mouth(item.frame)
         if self._refiner is not None:
             seen = [face for face in self._followed if not face.interpolated[-1]]
             self._to_refine += [(face, item.index, item.frame) for face in seen]
@@ -293,6 +316,7 @@ class ShotTracker:
         while face.interpolated and face.interpolated[-1]:
             face.interpolated.pop()
             face.points.pop()
+        del face.mouths[len(face.points) :]
         self._done.append(face)
 
 
@@ -340,7 +364,7 @@ def _as_track(face: _Face) -> Track:
         for column in range(flat.shape[1]):
             flat[unseen, column] = np.interp(numbers[unseen], numbers[~unseen], flat[~unseen, column])
         points = flat.reshape(-1, N_POINTS, 2)
-    return Track(face.start, points, unseen)
+    return Track(face.start, points, unseen, np.stack(face.mouths))
 
 
 def split_long_gaps(track: Track) -> list[Track]:
@@ -355,21 +379,29 @@ def split_long_gaps(track: Track) -> list[Track]:
             begin = row
         run = 0
     pieces.append((begin, len(track.landmarks)))
-    return [Track(track.start + a, track.landmarks[a:b], track.interpolated[a:b]) for a, b in pieces if b > a]
+    return [track.part(a, b) for a, b in pieces if b > a]
 
 
-def choose(tracks: list[Track], policy: str) -> list[Track]:
+def choose(tracks: list[Track], policy: str, in_sync: Callable[[Track], float] | None = None) -> list[Track]:
     """The tracks of a shot that become samples, in order of their start.
 
     ``largest``: the face that is largest, and where it is absent the next one of at least 0.6 of its side.
+    ``speaking``: the face whose mouth fits the sound best, and where it is absent the next best.
     ``all``: every face.
+
+    Args:
+        in_sync: how well a track fits the sound, larger is better; asked by ``speaking`` alone.
     """
     if policy == "all":
         return sorted(tracks, key=lambda track: (track.start, track.landmarks[0, 30, 0]))
     chosen: list[Track] = []
-    by_weight = sorted(tracks, key=lambda track: (-track.face_side * len(track.landmarks) ** 0.5, track.start))
-    for track in by_weight:
-        if chosen and track.face_side < _CANDIDATE * chosen[0].face_side:
+    if policy == "speaking" and in_sync is not None and len(tracks) > 1:
+        scores = {id(track): in_sync(track) for track in tracks}
+        ordered = sorted(tracks, key=lambda track: (-scores[id(track)], -track.face_side, track.start))
+    else:
+        ordered = sorted(tracks, key=lambda track: (-track.face_side * len(track.landmarks) ** 0.5, track.start))
+    for track in ordered:
+        if policy == "largest" and chosen and track.face_side < _CANDIDATE * chosen[0].face_side:
             continue
         if all(track.stop <= other.start or track.start >= other.stop for other in chosen):
             chosen.append(track)

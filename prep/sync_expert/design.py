@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+import numpy as np
+
 from g4g_core.errors import UsageError
 from prep.records import FPS, SAMPLE_RATE
 
@@ -34,7 +36,7 @@ class Conv:
 
 @dataclasses.dataclass(frozen=True)
 class FrontEnd:
-    """A log-mel spectrogram: ``bands`` triangles from ``low`` to ``high`` Hz over Hann windows of ``window`` samples."""
+    """A log-mel spectrogram: ``bands`` triangles from ``low`` to ``high`` Hz, Hann windows of ``window`` samples."""
 
     bands: int
     window: int
@@ -48,7 +50,7 @@ class Design:
 
     Attributes:
         name: as registered.
-        frames: video frames of a window; it hears the same time.
+        frames: video frames of a window, an odd number; it hears the same time.
         front: what it hears.
         sees: ``motion``: differences of neighbouring frames; ``both``: the frames beside them. Differences are linear,
             so that at inference either is one kernel over the frames.
@@ -63,6 +65,11 @@ class Design:
     visual: tuple[Conv, ...]
     audio: tuple[Conv, ...]
     pool: int = 1
+
+    def middles(self, count: int) -> np.ndarray:
+        """Frames of ``count`` around which a window fits."""
+        reach = self.frames // 2
+        return np.arange(reach, count - reach)
 
     @property
     def columns(self) -> int:

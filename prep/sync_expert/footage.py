@@ -58,14 +58,14 @@ def read_footage(
     reader = SampleReader(dataset)
     with progress(len(rows), "reading mouths", "samples", quiet) as bar:
         found = []
-        for key, group in _shots(rows):
+        for key, group in shots(rows):
             found.append(_read(reader, key, group))
             bar.advance(len(group), key)
     reader.close()
     return found
 
 
-def _shots(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
+def shots(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
     """Rows by shot, in the order of their frames; segments that do not touch each other become shots of their own."""
     ordered = sorted(rows, key=lambda row: (_shot(row), row.frame_start))
     for key, group in itertools.groupby(ordered, key=_shot):

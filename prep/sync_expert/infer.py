@@ -1,10 +1,12 @@
-"""The experts at work: embeddings of pictures and sound, with NumPy alone (importing torch takes longer than a clip)."""
+"""The experts at work: embeddings of pictures and sound, with NumPy alone: torch takes longer to import than a clip."""
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.resources
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +14,7 @@ from g4g_core.errors import WeightsError
 from prep.sync_expert.audio import audio_windows, spectrogram
 from prep.sync_expert.design import DIMENSIONS, INPUT, Conv, Design, design_of
 from prep.sync_expert.mouths import PATCH
+from prep.sync_expert.reading import Compared, Reading, read
 
 _BATCH = 32  # windows at a time: what the first layer unfolds stays in the cache
 _FLAT = 0.02  # contrast below which a window is not stretched further
@@ -42,22 +45,28 @@ class Expert:
             )
         self.weights = {name: np.ascontiguousarray(array, np.float32) for name, array in weights.items()}
 
-    def see(self, patches: np.ndarray) -> np.ndarray:
+    def see(self, patches: np.ndarray, middles: np.ndarray | None = None) -> np.ndarray:
         """Embeddings of mouth pictures.
 
         Args:
             patches: uint8 [T, 64, 64], see :mod:`prep.sync_expert.mouths`.
+            middles: int [n], frames on which windows of ``design.frames`` frames are centred; ``None`` is every frame
+                around which a window fits.
 
         Returns:
-            float32 [max(0, T - frames + 1), 64] of norm 1: one a window of ``design.frames`` frames.
+            float32 [n, 64] of norm 1.
         """
         design = self.design
-        if len(patches) < design.frames:
+        if middles is None:
+            middles = design.middles(len(patches))
+        if not len(middles):
             return np.zeros((0, DIMENSIONS), np.float32)
-        inner = central(patches).astype(np.float32) * np.float32(1 / 255)
+        inner = central(patches)
         windows = np.lib.stride_tricks.sliding_window_view(inner, design.frames, axis=0).transpose(0, 3, 1, 2)
+        windows = windows[np.asarray(middles) - design.frames // 2]
         parts = [
-            self._visual(normalised(windows[start : start + _BATCH])) for start in range(0, len(windows), _BATCH)
+            self._visual(normalised(windows[start : start + _BATCH] * np.float32(1 / 255)))
+            for start in range(0, len(windows), _BATCH)
         ]
         return _unit(np.concatenate(parts))
 
@@ -68,7 +77,8 @@ class Expert:
             pcm: int16 [n], 16 kHz mono, of a clip or shot.
 
         Returns:
-            float32 [max(0, n // 640 - frames + 1), 64] of norm 1: one a window, a window a frame.
+            float32 [max(0, n // 640 - frames + 1), 64] of norm 1: a window a frame, the first one centred on frame
+            ``design.frames // 2``.
         """
         windows = audio_windows(spectrogram(pcm, self.design.front), self.design)
         if not len(windows):
@@ -127,6 +137,23 @@ def shapes(design: Design) -> dict[str, tuple[int, ...]]:
     return found
 
 
+def compare(experts: Sequence[Expert], patches: np.ndarray, pcm: np.ndarray) -> Reading | None:
+    """The reading of experts together, over every frame around which the longest of their windows fits.
+
+    Args:
+        patches: uint8 [T, 64, 64].
+        pcm: int16, 16 kHz mono, beginning with frame 0.
+    """
+    longest = max(experts, key=lambda expert: expert.design.frames)
+    middles = longest.design.middles(len(patches))
+    return read(
+        [
+            Compared(expert.see(patches, middles), expert.hear(pcm), middles - expert.design.frames // 2)
+            for expert in experts
+        ]
+    )
+
+
 def load(name: str, path: str | None = None) -> Expert:
     """An expert with the weights of this package, or with those of a safetensors file.
 
@@ -142,9 +169,21 @@ def load(name: str, path: str | None = None) -> Expert:
 
 
 @functools.cache
+def fingerprint(name: str) -> str:
+    """SHA-256 of the weights of this package, 64 hex digits. Raises as :func:`load`."""
+    try:
+        return hashlib.sha256(_file(name).read_bytes()).hexdigest()
+    except OSError as error:
+        raise _unreadable(name, str(_file(name)), error) from error
+
+
+def _file(name: str) -> Any:
+    return importlib.resources.files("prep.sync_expert") / "data" / f"{design_of(name).name}.safetensors"
+
+
+@functools.cache
 def _embedded(name: str) -> Expert:
-    file = importlib.resources.files("prep.sync_expert") / "data" / f"{design_of(name).name}.safetensors"
-    with importlib.resources.as_file(file) as path:
+    with importlib.resources.as_file(_file(name)) as path:
         return _from_file(name, str(path))
 
 
@@ -155,10 +194,14 @@ def _from_file(name: str, path: str) -> Expert:
     try:
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise WeightsError(
-            f"the weights of {name} cannot be read: {path} ({error})", "Train them: g4g-model train --model " + name
-        ) from error
+        raise _unreadable(name, path, error) from error
     return Expert(design_of(name), weights)
+
+
+def _unreadable(name: str, path: str, error: Exception) -> WeightsError:
+    return WeightsError(
+        f"the weights of {name} cannot be read: {path} ({error})", "Train them: g4g-model train --model " + name
+    )
 
 
 def _conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, layer: Conv) -> np.ndarray:

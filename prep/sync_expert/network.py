@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +60,7 @@ class Towers(nn.Module):
 
     def weights(self) -> dict[str, np.ndarray]:
         """What :class:`prep.sync_expert.infer.Expert` reads: normalisation and motion folded into the kernels."""
-        found: dict[str, np.ndarray] = {}
+        found: dict[str, Any] = {}
         for tower, layers in (("visual", self.visual), ("audio", self.audio)):
             blocks = [block for block in layers if isinstance(block, nn.Sequential)]
             for number, block in enumerate(blocks):
@@ -81,7 +82,7 @@ def _layers(conv: type[nn.Module], norm: type[nn.Module], channels: int, layers:
     return blocks
 
 
-def _folded(block: nn.Sequential) -> tuple[torch.Tensor, torch.Tensor]:
+def _folded(block: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Weight and bias of a convolution followed by batch normalisation."""
     convolution, norm = block[0], block[1]
     factor = norm.weight / torch.sqrt(norm.running_var + norm.eps)

@@ -18,9 +18,6 @@ MAX_SHIFT = 15
 MIN_WINDOWS = 5
 """Windows that a shift must have in common to be compared at all."""
 
-MIN_FRAMES = 20
-"""Frames under which nothing is read: hardly two syllables."""
-
 IN_SYNC = 4
 """Frames: natural offsets of footage lie within; see :attr:`Reading.score`."""
 
@@ -38,12 +35,12 @@ class Reading:
         confidence: median of :attr:`curve` less its minimum: how sure the offset is.
         distance: the minimum of :attr:`curve`.
         distance_at_0: mean distance as the clip is.
-        score: median of :attr:`curve` less its minimum within ``IN_SYNC`` frames of 0: how well the clip is in sync
-            as it is. Sound of another clip may fit somewhere by chance, but seldom near 0.
+        score: 1.4142 (the square root of 2) less the minimum of :attr:`curve` within ``IN_SYNC`` frames of 0: how well
+            the clip is in sync as it is. Sound of another clip may fit somewhere by chance, but seldom near 0.
         windows: windows of picture that were compared.
         at_edge: the offset is the largest that is looked for: there may be a better one beyond.
         curve: float32 [31], mean distance at each offset -15 ... 15; NaN where too few windows overlap.
-        per_frame: float32 [windows], distance of each window at :attr:`offset`; NaN where it has no partner.
+        per_window: float32 [windows], distance of each window at :attr:`offset`; NaN where it has no partner.
     """
 
     offset: int
@@ -54,60 +51,63 @@ class Reading:
     windows: int
     at_edge: bool
     curve: np.ndarray
-    per_frame: np.ndarray
+    per_window: np.ndarray
 
 
-def read(seen: Sequence[np.ndarray], heard: Sequence[np.ndarray]) -> Reading | None:
-    """Compare picture and sound.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Compared:
+    """What one expert saw and heard.
 
-    Args:
-        seen: float32 [n, 64] of each expert: embeddings of windows of picture, a window a frame.
-        heard: float32 [m, 64] of each expert: of windows of sound. Lengths differ between experts whose windows
-            differ; windows are counted by their middles.
+    Attributes:
+        seen: float32 [n, 64], embeddings of windows of picture.
+        heard: float32 [m, 64], of windows of sound, a window a frame.
+        place: int64 [n], the window of sound that belongs to each window of picture as the clip is. It may lie
+            outside 0 ... m - 1: then there is no such sound.
+    """
+
+    seen: np.ndarray
+    heard: np.ndarray
+    place: np.ndarray
+
+
+def read(experts: Sequence[Compared]) -> Reading | None:
+    """The reading of one expert, or of several together, whose windows of picture have the same middles.
 
     Returns:
-        ``None`` where fewer than ``MIN_WINDOWS`` windows overlap at offset 0.
+        ``None`` where fewer than ``MIN_WINDOWS`` windows have sound at offset 0.
     """
-    bands = _common([_band(v, a) for v, a in zip(seen, heard, strict=True)])
-    enough = (~np.isnan(bands)).sum(axis=0) >= MIN_WINDOWS
+    band = np.mean([_band(expert) for expert in experts], axis=0)
+    enough = (~np.isnan(band)).sum(axis=0) >= MIN_WINDOWS
     if not enough[MAX_SHIFT]:
         return None
     curve = np.full(2 * MAX_SHIFT + 1, np.nan)
-    curve[enough] = np.nanmean(bands[:, enough], axis=0)
+    curve[enough] = np.nanmean(band[:, enough], axis=0)
     best = int(np.nanargmin(curve))
-    median = float(np.nanmedian(curve))
     near = curve[MAX_SHIFT - IN_SYNC : MAX_SHIFT + IN_SYNC + 1]
     tried = np.flatnonzero(enough)
     return Reading(
         offset=best - MAX_SHIFT,
-        confidence=round(median - float(curve[best]), _DECIMALS),
+        confidence=round(float(np.nanmedian(curve) - curve[best]), _DECIMALS),
         distance=round(float(curve[best]), _DECIMALS),
         distance_at_0=round(float(curve[MAX_SHIFT]), _DECIMALS),
-        score=round(median - float(np.nanmin(near)), _DECIMALS),
-        windows=len(bands),
+        score=round(2**0.5 - float(np.nanmin(near)), _DECIMALS),
+        windows=len(band),
         at_edge=best in (tried[0], tried[-1]),
         curve=np.round(curve, _DECIMALS).astype(np.float32),
-        per_frame=np.round(bands[:, best], _DECIMALS).astype(np.float32),
+        per_window=np.round(band[:, best], _DECIMALS).astype(np.float32),
     )
 
 
-def _band(seen: np.ndarray, heard: np.ndarray) -> np.ndarray:
+def _band(expert: Compared) -> np.ndarray:
     """float64 [n, 31]: distance of picture i to the sound that an offset of -15 ... 15 says belongs to it.
 
-    Sound that leads by k frames lies k windows earlier: picture i belongs to sound i - k.
+    Sound that leads by k frames lies k windows earlier.
     """
-    similar = seen.astype(np.float64) @ heard.astype(np.float64).T
-    distances = np.sqrt(np.maximum(0.0, 2.0 - 2.0 * similar))
-    n, m = distances.shape
-    band = np.full((n, 2 * MAX_SHIFT + 1), np.nan)
+    seen, heard = expert.seen.astype(np.float64), expert.heard.astype(np.float64)
+    band = np.full((len(seen), 2 * MAX_SHIFT + 1), np.nan)
     for column, offset in enumerate(range(-MAX_SHIFT, MAX_SHIFT + 1)):
-        rows = np.arange(max(0, offset), min(n, m + offset))
-        band[rows, column] = distances[rows, rows - offset]
+        partner = expert.place - offset
+        rows = np.flatnonzero((partner >= 0) & (partner < len(heard)))
+        similar = np.einsum("nd,nd->n", seen[rows], heard[partner[rows]])
+        band[rows, column] = np.sqrt(np.maximum(0.0, 2.0 - 2.0 * similar))
     return band
-
-
-def _common(bands: Sequence[np.ndarray]) -> np.ndarray:
-    """The mean of experts' bands; a longer window has fewer of them, whose middles match those of the shorter ones."""
-    shortest = min(len(band) for band in bands)
-    cut = [band[(len(band) - shortest) // 2 :][:shortest] for band in bands]
-    return np.asarray(np.mean(cut, axis=0))

@@ -23,9 +23,8 @@ from prep.sync_expert.audio import spectrogram
 from prep.sync_expert.augment import augmented_mouths, augmented_sound, resampled
 from prep.sync_expert.design import COLUMNS_PER_FRAME, SYNC_A, SYNC_B, Design
 from prep.sync_expert.footage import Footage, read_footage
-from prep.sync_expert.infer import Expert
+from prep.sync_expert.infer import Expert, compare
 from prep.sync_expert.network import Towers
-from prep.sync_expert.reading import read
 
 IGNORED = 2
 """Frames: windows so near share most of their sound and are no negatives of each other (G4G)."""
@@ -149,9 +148,7 @@ class SyncTrainable:
     def validate(self) -> dict[str, float]:
         """On held-out shots of 72 frames or more: share read within 1 and 3 frames of 0, mean confidence."""
         expert = self.expert()
-        readings = [
-            read([expert.see(shot.patches)], [expert.hear(shot.pcm)]) for shot in self._held_out if shot.frames >= 72
-        ]
+        readings = [compare([expert], shot.patches, shot.pcm) for shot in self._held_out if shot.frames >= 72]
         found = [reading for reading in readings if reading is not None]
         if not found:
             return {}

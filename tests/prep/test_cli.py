@@ -210,12 +210,6 @@ def test_two_sources_of_one_name_are_refused(footage: Path, tmp_path: Path, samp
     assert "--folder NAME=PATH" in text
 
 
-@pytest.mark.parametrize("option", [["--faces", "speaking"], ["--fix-offset"]])
-def test_what_needs_the_sync_expert_says_so_in_one_line(footage: Path, option: list[str]) -> None:
-    text = one_error(build_shards("--folder", footage, "--out", "out", *option))
-    assert f"{' '.join(option)} needs the sync expert" in text
-
-
 def test_fan_without_its_weights_says_what_to_fetch_and_what_needs_none(
     footage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -96,7 +96,14 @@ def tracked(starts: list[tuple[int, int]]) -> TrackedClip:
         shots.append(Shot(number, track, crop_track(landmarks), cut(start, stop)))
     facts = Probe(160, 120, 0, 1.0, 25.0, 0.0, CLIP_FRAMES / 25, 0, 1)
     return TrackedClip(
-        facts, CLIP_FRAMES, np.arange(CLIP_FRAMES), pcm, mel_spectrogram(pcm), shots, [], {"decode_errors": 0}
+        facts,
+        CLIP_FRAMES,
+        np.arange(CLIP_FRAMES),
+        pcm,
+        mel_spectrogram(pcm),
+        shots,
+        [],
+        {"decode_errors": 0, "audio_shift": 0},
     )
 
 
