@@ -4,7 +4,7 @@ that neither has learned from.
     python -m benchmarks.sync_expert --shards DIR --out docs/sync-expert
 
 The shards carry a column ``role`` (``sync-a``, ``sync-b``, anything else), see docs/sync-expert.md. Writes
-``study.json`` and plots as SVG. With ``--syncnet WEIGHTS`` SyncNet's readings stand beside ours.
+``study.json`` and plots as SVG. With ``--syncnet`` its readings stand beside ours, where its weights are at hand.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ import click
 import cv2
 import numpy as np
 
+from benchmarks import sync_plots
+from benchmarks.syncnet_column import open_or_say_why
 from g4g_core.progress import progress
 from prep.records import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from prep.shards.access import SampleReader
@@ -361,11 +363,18 @@ def thresholds(result: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _syncnet_column(clips: Sequence[Clip]) -> dict[str, dict[str, float]]:
+    """SyncNet's reading of every clip, empty without its weights."""
+    network = open_or_say_why()
+    return {} if network is None else {clip.key: network.read(clip.crops, clip.pcm) for clip in clips}
+
+
 @click.command(help=__doc__.split("\n\n", 1)[0] if __doc__ else None)
 @click.option("--shards", required=True, multiple=True, help="Data sets with roles; --shards may be repeated.")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the results.")
+@click.option("--syncnet", is_flag=True, help="Add SyncNet's readings (weights syncnet-v2, package syncnet-python).")
 @click.option("--quiet", is_flag=True)
-def main(shards: tuple[str, ...], out: Path, quiet: bool) -> None:
+def main(shards: tuple[str, ...], out: Path, syncnet: bool, quiet: bool) -> None:
     cv2.setNumThreads(1)
     judges = Judges()
     clips = []
@@ -375,8 +384,10 @@ def main(shards: tuple[str, ...], out: Path, quiet: bool) -> None:
     result = study(clips, judges, quiet)
     result["anchors"] = anchors(clips, judges)
     result["thresholds"] = thresholds(result)
+    result["syncnet"] = _syncnet_column(clips) if syncnet else {}
     out.mkdir(parents=True, exist_ok=True)
-    (out / "study.json").write_text(json.dumps(result, indent=1, default=float) + "\n")
+    (out / "study.json").write_text(json.dumps(result, default=float) + "\n")
+    sync_plots.main(out)
     for judge in JUDGES:
         for name, figures in result["offsets"][judge].items():
             click.echo(f"{judge:7} {name:32} " + "  ".join(f"{k} {v:.3g}" for k, v in figures.items()))
