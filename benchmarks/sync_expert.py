@@ -37,13 +37,18 @@ from prep.shards.index import Dataset
 from prep.shards.rows import Row
 from prep.stages.sync import shifted
 from prep.sync_expert import footage
+from prep.sync_expert.design import DESIGNS
 from prep.sync_expert.infer import Expert, load
 from prep.sync_expert.mouths import mouth_patches
 from prep.sync_expert.reading import MAX_SHIFT, Compared, Reading, read
 
 LEAST_FRAMES = 72
+LONGEST = max(DESIGNS.values(), key=lambda design: design.frames)
 SHIFTS = range(-12, 13)
 JUDGES = ("sync-a", "sync-b", "pair")
+_STEP = 2
+"""Conditions are read at every second window, and compared with the clip as it is read so."""
+
 READ_AS_ZERO = ("lrs2", "grid")
 """Sources whose footage is counted as in sync."""
 
@@ -73,39 +78,35 @@ class Judges:
     def __init__(self) -> None:
         self.experts: dict[str, Expert] = {name: load(name) for name in JUDGES[:2]}
 
-    def seen(self, patches: np.ndarray) -> dict[str, np.ndarray]:
-        return {name: expert.see(patches) for name, expert in self.experts.items()}
+    def seen(self, patches: np.ndarray, step: int = 1) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Embeddings of every ``step``-th window of picture and its middle, the same for both."""
+        middles = LONGEST.middles(len(patches))[::step]
+        return {name: (expert.see(patches, middles), middles) for name, expert in self.experts.items()}
 
     def heard(self, pcm: np.ndarray) -> dict[str, np.ndarray]:
         return {name: expert.hear(pcm) for name, expert in self.experts.items()}
 
-    def read(self, seen: dict[str, np.ndarray], heard: dict[str, np.ndarray]) -> dict[str, Reading]:
+    def read(
+        self, seen: dict[str, tuple[np.ndarray, np.ndarray]], heard: dict[str, np.ndarray]
+    ) -> dict[str, Reading]:
         """By judge; judges that cannot read are left out."""
-        own = {name: Compared(seen[name], heard[name], np.arange(len(seen[name]))) for name in self.experts}
+        own = {
+            name: Compared(seen[name][0], heard[name], seen[name][1] - expert.design.frames // 2)
+            for name, expert in self.experts.items()
+        }
         found = {name: read([compared]) for name, compared in own.items()}
-        found["pair"] = read(_common(list(own.values())))
+        found["pair"] = read(list(own.values()))
         return {name: reading for name, reading in found.items() if reading is not None}
 
 
-def _common(experts: Sequence[Compared]) -> list[Compared]:
-    """Experts cut to the middles that the windows of all of them have."""
-    least = min(len(expert.seen) for expert in experts)
-    cut = []
-    for expert in experts:
-        edge = (len(expert.seen) - least) // 2
-        rows = slice(edge, edge + least)
-        cut.append(Compared(expert.seen[rows], expert.heard, expert.place[rows]))
-    return cut
-
-
-def clips_of(dataset: Dataset) -> Iterator[Clip]:
-    """Every shot of a data set, decoded, one after the other."""
+def clips_of(dataset: Dataset, source: str | None = None) -> Iterator[Clip]:
+    """Every shot of a data set, decoded, one after the other; ``source`` stands for the one that its rows name."""
     reader = SampleReader(dataset)
     rows: list[Row] = [row for split in dataset.splits for row in dataset.rows(split)]
     for key, group in footage.shots(rows):
         meta = reader.meta(group[0])
         yield Clip(
-            key=key, source=meta["source"] if meta["source"] != "folder" else meta["path"].split("/")[0],
+            key=key, source=source or (meta["path"].split("/")[0] if meta["source"] == "folder" else meta["source"]),
             identity=meta["identity"], role=meta["role"], yaw=abs(meta["quality"]["yaw"]),
             crops=np.concatenate([reader.frames(row, range(row.n_frames)) for row in group]),
             landmarks=np.concatenate([reader.landmarks(row, raw=True) for row in group]),
@@ -230,14 +231,16 @@ def _clip_row(clip: Clip, judges: Judges) -> dict[str, Any]:
         for judge, reading in judges.read(seen, judges.heard(shifted(clip.pcm, shift))).items():
             row["shifted"][judge][shift] = reading.offset
     row["changed"] = {judge: {} for judge in JUDGES}
+    seen = judges.seen(clip.patches, _STEP)
+    _note(row["changed"], "as it is", judges.read(seen, heard))
     for name, patches in pictures_changed(clip):
-        _note(row["changed"], name, judges.read(judges.seen(patches), heard))
+        _note(row["changed"], name, judges.read(judges.seen(patches, _STEP), heard))
     for name, pcm in sounds_changed(clip):
         _note(row["changed"], name, judges.read(seen, judges.heard(pcm)))
     rng = np.random.default_rng(0)
     frozen = clip.patches[len(clip.patches) // 2 :][:1].repeat(len(clip.patches), axis=0)
     for name, patches in (("frozen", frozen), ("shuffled", clip.patches[rng.permutation(len(clip.patches))])):
-        _note(row["changed"], name, judges.read(judges.seen(patches), heard))
+        _note(row["changed"], name, judges.read(judges.seen(patches, _STEP), heard))
     row["replaced"] = {judge: {} for judge in JUDGES}
     for part in (0, 25, 50, 75, 100):  # by its own sound backwards: the same voice and room, other words
         pcm = clip.pcm.copy()
@@ -290,9 +293,11 @@ def _robust_figures(rows: Sequence[dict[str, Any]], judge: str) -> dict[str, Any
         beside = [curve[place] for place in (best - 2, best + 2) if 0 <= place < len(curve)]
         gaps.append(float(np.nanmean(beside) - curve[best]))
     found: dict[str, Any] = {"gap of 2 frames": float(np.mean(gaps))}
-    for name in rows[0]["changed"][judge]:
-        moved = [row["changed"][judge][name]["score"] - row["score"][judge] for row in rows]
-        kept = [abs(row["changed"][judge][name]["offset"] - row["offset"][judge]) <= 1 for row in rows]
+    plain = [row["changed"][judge]["as it is"] for row in rows]
+    for name in [name for name in rows[0]["changed"][judge] if name != "as it is"]:
+        changed = [row["changed"][judge][name] for row in rows]
+        moved = [now["score"] - before["score"] for now, before in zip(changed, plain, strict=True)]
+        kept = [abs(now["offset"] - before["offset"]) <= 1 for now, before in zip(changed, plain, strict=True)]
         found[name] = {
             "mean_change": float(np.mean(moved)), "mean_abs_change": float(np.mean(np.abs(moved))),
             "below_truth": float(np.mean(np.array(moved) < 0)), "offset_kept": float(np.mean(kept)),
@@ -370,15 +375,17 @@ def _syncnet_column(clips: Sequence[Clip]) -> dict[str, dict[str, float]]:
 
 
 @click.command(help=__doc__.split("\n\n", 1)[0] if __doc__ else None)
-@click.option("--shards", required=True, multiple=True, help="Data sets with roles; --shards may be repeated.")
+@click.option("--shards", required=True, multiple=True, help="A data set with roles; may be repeated.")
+@click.option("--sample", multiple=True, help="A data set of the rendered sample: its figures stand apart.")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the results.")
 @click.option("--syncnet", is_flag=True, help="Add SyncNet's readings (weights syncnet-v2, package syncnet-python).")
 @click.option("--quiet", is_flag=True)
-def main(shards: tuple[str, ...], out: Path, syncnet: bool, quiet: bool) -> None:
+def main(shards: tuple[str, ...], sample: tuple[str, ...], out: Path, syncnet: bool, quiet: bool) -> None:
     cv2.setNumThreads(1)
     judges = Judges()
     clips = []
-    for clip in itertools.chain.from_iterable(clips_of(Dataset.open(root)) for root in shards):
+    sets = [(root, None) for root in shards] + [(root, "sample") for root in sample]
+    for clip in itertools.chain.from_iterable(clips_of(Dataset.open(root), name) for root, name in sets):
         clip.patches = mouth_patches(clip.crops, clip.landmarks)
         clips.append(clip)
     result = study(clips, judges, quiet)

@@ -41,16 +41,23 @@ class Settings(Config):
     """How a network is trained; every field may stand in a YAML file or on the command line."""
 
     steps: int = pydantic.Field(1000, ge=1, description="optimiser steps")
-    seed: int = pydantic.Field(0, ge=0, description="of weights, batches and augmentation")
+    seed: int = pydantic.Field(0, ge=0, lt=2**32, description="of weights, batches and augmentation")
     learning_rate: float = pydantic.Field(2e-3, gt=0, description="peak; reached after the warm-up, then a cosine to 0")
     warmup: int = pydantic.Field(50, ge=0, description="steps of linear warm-up")
     weight_decay: float = pydantic.Field(0.05, ge=0, description="of AdamW")
     clip_norm: float = pydantic.Field(5.0, gt=0, description="largest norm of the gradient")
     threads: int = pydantic.Field(1, ge=1, description="CPU threads; the result depends on it in the last digits")
     log_every: int = pydantic.Field(50, ge=1, description="steps between two lines of the log")
-    validate_every: int = pydantic.Field(500, ge=1, description="steps between two validations")
-    checkpoint_every: int = pydantic.Field(500, ge=1, description="steps between two checkpoints")
+    validate_every: int = pydantic.Field(500, ge=1, description="steps between two validations; several of log_every")
+    checkpoint_every: int = pydantic.Field(500, ge=1, description="steps between two checkpoints; several of log_every")
     keep: int = pydantic.Field(2, ge=1, description="newest checkpoints that are kept, besides the best one")
+
+    @pydantic.model_validator(mode="after")
+    def _in_step(self) -> Settings:
+        for name in ("validate_every", "checkpoint_every"):
+            if getattr(self, name) % self.log_every:
+                raise ValueError(f"{name} must be a multiple of log_every ({self.log_every})")
+        return self
 
 
 class Batch(Protocol):
@@ -128,27 +135,25 @@ def initialise(settings: Settings) -> None:
 def _steps(
     trainable: Trainable, settings: Settings, optimizer: torch.optim.Optimizer, folder: Path, start: int, quiet: bool
 ) -> dict[str, Any]:
-    line: dict[str, Any] = {}
-    began, sums, count = time.monotonic(), {}, 0  # type: tuple[float, dict[str, float], int]
+    line = _last_line(folder)
+    began = time.monotonic()
+    recent: list[dict[str, float]] = []
     with progress(settings.steps - start, f"training {trainable.name}", "steps", quiet) as bar:
         for step in range(start, settings.steps):
             terms = _step(trainable, settings, optimizer, step)
-            for name, value in terms.items():
-                sums[name] = sums.get(name, 0.0) + value
-            count += 1
+            recent.append(terms)
             done = step + 1
             last = done == settings.steps
             if done % settings.log_every == 0 or last:
-                line = {"step": done, **{name: value / count for name, value in sums.items()}}
+                line = {"step": done, **{name: _mean(recent, name) for name in terms}}
                 line |= {"learning_rate": rate_at(settings, step), "seconds": round(time.monotonic() - began, 2)}
-                sums, count = {}, 0
+                recent = []
                 if done % settings.validate_every == 0 or last:
                     line["validation"] = _validated(trainable)
-                    _remember_best(folder, done, line["validation"])
-                with open(folder / LOG_FILE, "a") as log:
-                    log.write(json.dumps(line) + "\n")
+                _append(folder, line)
             if done % settings.checkpoint_every == 0 or last:
                 save_checkpoint(folder / _step_name(done), trainable, optimizer, settings, done)
+                _remember_best(folder, done, line.get("validation", {}))
                 _prune(folder, settings.keep)
             bar.advance(1, f"loss {terms['total']:.3f}")
     return line
@@ -159,7 +164,8 @@ def _step(
 ) -> dict[str, float]:
     """One step; all randomness in it comes from (seed, step)."""
     trainable.module.train()
-    torch.manual_seed((settings.seed << 32) + step + 1)
+    # torch keeps 32 bits of a seed: both numbers must be mixed into them
+    torch.manual_seed(int(np.random.default_rng([settings.seed, step, 1]).integers(2**32)))
     batch = trainable.batch(np.random.default_rng([settings.seed, step]))
     for group in optimizer.param_groups:
         group["lr"] = rate_at(settings, step)
@@ -176,6 +182,10 @@ def _step(
     torch.nn.utils.clip_grad_norm_(trainable.module.parameters(), settings.clip_norm)
     optimizer.step()
     return {name: float(value.detach()) for name, value in losses.items()}
+
+
+def _mean(steps: Sequence[Mapping[str, float]], name: str) -> float:
+    return sum(step[name] for step in steps) / len(steps)
 
 
 def _validated(trainable: Trainable) -> dict[str, float]:
@@ -221,6 +231,8 @@ def _enter(folder: Path, trainable: Trainable, settings: Settings, resume: bool)
         "torch": torch.__version__.split("+")[0],
     }
     place = folder / RUN_FILE
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file", "Give an empty or new folder.")
     if not place.exists():
         if folder.exists() and any(folder.iterdir()):
             raise UsageError(f"{folder} is not empty and holds no training run", "Give an empty or new folder.")
@@ -237,8 +249,7 @@ def _enter(folder: Path, trainable: Trainable, settings: Settings, resume: bool)
                 "Resume with what it was begun with, or give another folder.",
             )
     done = checkpoints(folder)
-    if done:
-        _cut_log(folder, done[-1])
+    _cut_log(folder, done[-1] if done else 0)
     return done[-1] if done else None
 
 
@@ -253,10 +264,31 @@ def _difference(before: Any, now: Any, name: str) -> str:
 
 def _cut_log(folder: Path, step: int) -> None:
     """Forget what the log says of steps after the checkpoint: they are taken again."""
+    kept = [line for line in _log_lines(folder) if line["step"] <= step]
+    if (folder / LOG_FILE).exists():
+        storage.write_bytes(str(folder / LOG_FILE), "".join(json.dumps(line) + "\n" for line in kept).encode())
+
+
+def _append(folder: Path, line: Mapping[str, Any]) -> None:
+    with open(folder / LOG_FILE, "a") as log:
+        log.write(json.dumps(line) + "\n")
+
+
+def _log_lines(folder: Path) -> list[dict[str, Any]]:
+    """The log; a last line that was cut off by a kill is left out."""
     place = folder / LOG_FILE
-    if place.exists():
-        kept = [line for line in place.read_text().splitlines() if line and json.loads(line)["step"] <= step]
-        storage.write_bytes(str(place), "".join(f"{line}\n" for line in kept).encode())
+    lines = []
+    for text in place.read_text().splitlines() if place.exists() else ():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+    return lines
+
+
+def _last_line(folder: Path) -> dict[str, Any]:
+    lines = _log_lines(folder)
+    return lines[-1] if lines else {}
 
 
 def _step_name(step: int) -> str:

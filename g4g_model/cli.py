@@ -102,6 +102,9 @@ def _configuration(kind: Any, options: dict[str, Any]) -> tuple[Any, Any]:
         raise UsageError(
             f"{options['config_file']}: there is no section '{foreign[0]}'", "There are: training, model."
         )
+    for name, section in file.items():
+        if section is not None and not isinstance(section, dict):
+            raise UsageError(f"{options['config_file']}: the section '{name}' must hold 'field: value' lines")
     given = _assigned(options["assignments"])
     given |= {name: options[name] for name in ("seed", "steps") if options[name] is not None}
     ours = {name: value for name, value in given.items() if name.partition(".")[0] in Settings.model_fields}
@@ -121,7 +124,10 @@ def _assigned(texts: tuple[str, ...]) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise UsageError(f"--set {text} is no NAME=VALUE", "For instance --set steps=500.")
-        values[name] = yaml.safe_load(value)
+        try:
+            values[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UsageError(f"--set {text}: {' '.join(str(error).split())}") from error
     return values
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from prep.records import FPS, SPLITS, Reason
 from prep.sources.splits import Leak
+from prep.stages.sync import SURE
 from prep.summary import Tables, human_duration
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ FIT_IDENTITIES = 20
 FIT_SECONDS = 30 * 60
 IN_SYNC_FRAMES = 1.0
 IN_SYNC_SHARE = 0.9
+SURE_SHARE = 0.5
+"""Clips whose offset must be sure before anything is said of sync."""
 
 FACE_PX = 64.0
 """A smaller face shows its mouth in some 20 px, fewer than any published model draws."""
@@ -240,15 +243,15 @@ def _silence(samples: pd.DataFrame) -> Check:
 
 
 def _sync(samples: pd.DataFrame) -> Iterator[Check]:
-    clips = samples.groupby(["source", "clip"])[["av_offset", "av_confidence"]].median()
-    known = clips["av_offset"].dropna()
+    clips = samples.groupby(["source", "clip"])[["av_confidence"]].max()
+    sure = samples[samples["av_offset"].notna() & (samples["av_confidence"] >= SURE)]
+    known = sure.groupby(["source", "clip"])["av_offset"].median()
     expected = f">= {IN_SYNC_SHARE:.0%} of clips within {IN_SYNC_FRAMES:.0f} frame"
-    if len(known) < IN_SYNC_SHARE * len(clips):
+    if len(known) < SURE_SHARE * len(clips):
         reasons = sorted(samples.loc[samples["av_offset"].isna(), "sync_reason"].dropna().unique())
-        advice = "The sync expert has not looked at this data set" + (
-            f" ({'; '.join(reasons)})." if reasons else "."
-        )
-        value = f"unknown: {len(known)} of {len(clips)} clips measured"
+        why = f" ({'; '.join(reasons[:3])})" if reasons else ""
+        advice = f"Most clips are too short, or show nobody who speaks{why}."
+        value = f"unknown: sure of {len(known)} of {len(clips)} clips"
         yield Check("AV offset", value, expected, State.UNKNOWN, advice)
         yield Check("sync confidence", value, "", State.UNKNOWN)
         return
@@ -256,7 +259,8 @@ def _sync(samples: pd.DataFrame) -> Iterator[Check]:
     share = 1 - len(off) / len(known)
     yield _check(
         "AV offset",
-        f"{share:.1%} within {IN_SYNC_FRAMES:.0f} frame, median {known.median():+.1f}",
+        f"{share:.1%} within {IN_SYNC_FRAMES:.0f} frame, median {known.median():+.1f}; "
+        f"sure of {len(known)} of {len(clips)} clips",
         expected,
         State.FAULT if share < IN_SYNC_SHARE else State.OK,
         "Build again with --fix-offset, or leave them out: g4g-prep select --where 'abs(av_offset) <= 1'.",

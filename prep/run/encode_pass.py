@@ -180,7 +180,7 @@ def _sample(
         "crop": CROP_VERSION,
         "fps": FPS,
         "landmarks": config.landmarks,
-        "words": _words_inside(spec, start, stop),
+        "words": _words_inside(spec, start, stop, clip.facts["audio_shift"] / FPS),
         "time_range": list(spec.time_range) if spec.time_range is not None else None,
         "frame_size": [clip.probe.width, clip.probe.height],
         "source_fps": round(clip.probe.fps, 4),
@@ -203,10 +203,14 @@ def _sample(
     return Sample(key, meta, pictures, masks, smooth, raw, clip.mel[mel_first:mel_last], pcm), row
 
 
-def _words_inside(spec: ClipSpec, start: int, stop: int) -> list[dict[str, Any]]:
-    """Words that are heard in frames [start, stop), their times still counted from the clip's start."""
+def _words_inside(spec: ClipSpec, start: int, stop: int, delay: float) -> list[dict[str, Any]]:
+    """Words that are heard in frames [start, stop), their times still counted from the clip's start.
+
+    ``delay``: seconds by which the sound, and the words with it, were delayed.
+    """
+    heard = [(word, round(word.start + delay, 3), round(word.end + delay, 3)) for word in spec.words]
     return [
-        {"text": word.text, "start": word.start, "end": word.end, "score": word.score}
-        for word in spec.words
-        if word.end > start / FPS and word.start < stop / FPS
+        {"text": word.text, "start": begin, "end": end, "score": word.score}
+        for word, begin, end in heard
+        if end > start / FPS and begin < stop / FPS
     ]

@@ -179,7 +179,7 @@ def _finish_shots(
                 partial.append(Rejection("tracking", Reason.NO_FACE, detail, span[0], span[1] - span[0]))
                 continue
             tracks = inside
-        chosen = choose(tracks, config.faces, lambda track: _fit(track, heard))
+        chosen = choose(tracks, config.faces, lambda track: _fit(track, heard, config.fix_offset))
         partial += uncovered(span, chosen, seen_any=shot.seen_any)
         for track in chosen:
             refusal = segments.too_short(track.start, track.stop, min_frames=config.min_frames, shot=span)
@@ -195,10 +195,17 @@ def _finish_shots(
     return shots, sorted(partial, key=lambda rejection: (rejection.frame_start or 0, rejection.reason.value))
 
 
-def _fit(track: Track, heard: HeardClip | None) -> float:
-    """How well a face fits the sound; faces that are seen too shortly to tell come last."""
-    score = measure(track.mouths, track.start, heard).score if heard is not None else None
-    return -math.inf if score is None else score
+def _fit(track: Track, heard: HeardClip | None, any_offset: bool) -> float:
+    """How well a face fits the sound; faces that are seen too shortly to tell come last.
+
+    Weighted by the square root of its length: a short one fits well by chance. ``any_offset``: sound that is far out of
+    sync, and will be shifted, counts as much as sound in sync.
+    """
+    if heard is None:
+        return -math.inf
+    reading = measure(track.mouths, track.start, heard)
+    fit = reading.confidence if any_offset else reading.score
+    return -math.inf if fit is None else fit * math.sqrt(len(track.landmarks))
 
 
 def _compared(
@@ -223,8 +230,9 @@ def _clip_offset(shots: list[Shot]) -> int:
     """The offset of most frames of a clip, from the shots that are sure of theirs; 0 where none is."""
     frames: collections.Counter[int] = collections.Counter()
     for shot in shots:
-        if shot.sync.offset is not None and shot.sync.confidence is not None and shot.sync.confidence >= SURE:
-            frames[shot.sync.offset] += len(shot.track.landmarks)
+        found = shot.sync
+        if found.offset is not None and found.confidence is not None and found.confidence >= SURE and not found.at_edge:
+            frames[found.offset] += len(shot.track.landmarks)
     return max(frames, key=lambda offset: (frames[offset], -abs(offset)), default=0)
 
 

@@ -31,6 +31,7 @@ class SyncReading:
         confidence: how sure the offset is, see :class:`prep.sync_expert.reading.Reading`.
         score: how well picture and sound fit as they are, offsets up to 4 frames forgiven; larger is better.
         per_frame: distance of mouth and sound per frame of the track at ``offset``, 0..2; ``None`` where there is none.
+        at_edge: the offset is the largest that is looked for: the true one may lie beyond.
         estimator: names of the experts; empty where nothing was measured.
         reason: why there is no offset; empty where there is one.
     """
@@ -39,6 +40,7 @@ class SyncReading:
     confidence: float | None = None
     score: float | None = None
     per_frame: tuple[float, ...] | None = None
+    at_edge: bool = False
     estimator: str = ""
     reason: str = ""
 
@@ -100,7 +102,9 @@ def measure(mouths: np.ndarray, start: int, heard: HeardClip) -> SyncReading:
     known = np.isfinite(reading.per_window)  # at the clip's ends the offset's partner may lie outside
     curve = np.interp(np.arange(frames), middles[known], reading.per_window[known])
     per_frame = tuple(round(float(value), _CURVE_DECIMALS) for value in curve)
-    return SyncReading(reading.offset, reading.confidence, reading.score, per_frame, "+".join(EXPERTS))
+    return SyncReading(
+        reading.offset, reading.confidence, reading.score, per_frame, reading.at_edge, "+".join(EXPERTS)
+    )
 
 
 def shifted(pcm: np.ndarray, frames: int) -> np.ndarray:

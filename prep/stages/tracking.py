@@ -38,6 +38,7 @@ _SAME_FACE = 0.3
 _CANDIDATE = 0.6  # faces this part of the largest face's side are followed too, until the shot tells
 _MAX_FOLLOWED = {"largest": 2, "speaking": 4, "all": 8}
 _SIGNATURE = 24
+_WORTH = 25  # frames: shorter stretches of a second face are not worth a sample
 
 
 class Landmarker(Protocol):
@@ -386,7 +387,7 @@ def choose(tracks: list[Track], policy: str, in_sync: Callable[[Track], float] |
     """The tracks of a shot that become samples, in order of their start.
 
     ``largest``: the face that is largest, and where it is absent the next one of at least 0.6 of its side.
-    ``speaking``: the face whose mouth fits the sound best, and where it is absent the next best.
+    ``speaking``: the face whose mouth fits the sound best, and while it is absent the next best.
     ``all``: every face.
 
     Args:
@@ -405,7 +406,18 @@ def choose(tracks: list[Track], policy: str, in_sync: Callable[[Track], float] |
             continue
         if all(track.stop <= other.start or track.start >= other.stop for other in chosen):
             chosen.append(track)
+        elif policy == "speaking":
+            chosen += _outside(track, chosen)
     return sorted(chosen, key=lambda track: track.start)
+
+
+def _outside(track: Track, chosen: list[Track]) -> list[Track]:
+    """The stretches of a track, long enough to be samples, in which none of ``chosen`` is seen."""
+    free = np.ones(len(track.landmarks), bool)
+    for other in chosen:
+        free[max(0, other.start - track.start) : max(0, other.stop - track.start)] = False
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], free, [False]]).astype(int)))
+    return [track.part(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a >= _WORTH]
 
 
 def uncovered(shot: tuple[int, int], tracks: list[Track], *, seen_any: bool) -> list[Rejection]:

@@ -12,6 +12,7 @@ from prep.sync_expert.design import COLUMNS_PER_FRAME, HOP, Design, FrontEnd
 _N_FFT = 512
 _FLOOR = 1e-7
 _PRE_EMPHASIS = 0.97
+_BLOCK = 2048  # columns at a time: an hour of spectra would take gigabytes
 
 
 def spectrogram(pcm: np.ndarray, front: FrontEnd) -> np.ndarray:
@@ -32,9 +33,12 @@ def spectrogram(pcm: np.ndarray, front: FrontEnd) -> np.ndarray:
         return np.zeros((0, front.bands), np.float32)
     padded = np.pad(wave, (half, half))
     pieces = np.lib.stride_tricks.sliding_window_view(padded, front.window)[::HOP][:count]
-    spectrum = np.fft.rfft(pieces * np.hanning(front.window).astype(np.float32), _N_FFT)
-    power = (np.abs(spectrum) ** 2).astype(np.float32)
-    mel = np.log(power @ _filters(front) + np.float32(_FLOOR))
+    hann, filters = np.hanning(front.window).astype(np.float32), _filters(front)
+    mel = np.empty((count, front.bands), np.float32)
+    for start in range(0, count, _BLOCK):
+        spectrum = np.fft.rfft(pieces[start : start + _BLOCK] * hann, _N_FFT)
+        power = (np.abs(spectrum) ** 2).astype(np.float32)
+        mel[start : start + _BLOCK] = np.log(power @ filters + np.float32(_FLOOR))
     mel -= mel.mean(axis=0, keepdims=True)
     return np.asarray(mel / (mel.std() + np.float32(1e-3)), np.float32)
 

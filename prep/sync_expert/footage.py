@@ -11,7 +11,7 @@ import numpy as np
 from g4g_core.errors import DatasetError
 from g4g_core.progress import progress
 from prep.shards.access import SampleReader
-from prep.shards.index import Dataset, Selection
+from prep.shards.index import Dataset, Selection, read_selection
 from prep.shards.rows import Row
 from prep.sync_expert.mouths import mouth_patches
 
@@ -46,15 +46,12 @@ def read_footage(
     Raises:
         DatasetError: the selection names nothing in these splits.
     """
-    rows: list[Row] = []
-    for split in splits:
-        try:
-            rows += list(dataset.rows(split, selection))
-        except DatasetError:
-            if len(splits) == 1:
-                raise
+    keys = read_selection(selection) if selection is not None else None
+    rows = [row for split in splits for row in dataset.rows(split) if keys is None or row.key in keys]
     if not rows:
-        raise DatasetError("the selection names no sample of this data set", "Make it with 'g4g-prep select'.")
+        raise DatasetError(
+            f"no sample of {', '.join(splits)} is in the selection", "Make one with 'g4g-prep select' from them."
+        )
     reader = SampleReader(dataset)
     with progress(len(rows), "reading mouths", "samples", quiet) as bar:
         found = []

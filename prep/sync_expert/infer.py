@@ -63,10 +63,10 @@ class Expert:
             return np.zeros((0, DIMENSIONS), np.float32)
         inner = central(patches)
         windows = np.lib.stride_tricks.sliding_window_view(inner, design.frames, axis=0).transpose(0, 3, 1, 2)
-        windows = windows[np.asarray(middles) - design.frames // 2]
+        firsts = np.asarray(middles) - design.frames // 2
         parts = [
-            self._visual(normalised(windows[start : start + _BATCH] * np.float32(1 / 255)))
-            for start in range(0, len(windows), _BATCH)
+            self._visual(normalised(windows[firsts[start : start + _BATCH]] * np.float32(1 / 255)))
+            for start in range(0, len(firsts), _BATCH)
         ]
         return _unit(np.concatenate(parts))
 
@@ -193,7 +193,7 @@ def _from_file(name: str, path: str) -> Expert:
 
     try:
         weights = load_file(path)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, TypeError) as error:  # TypeError: a type that NumPy has not, such as bfloat16
         raise _unreadable(name, path, error) from error
     return Expert(design_of(name), weights)
 

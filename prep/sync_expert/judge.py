@@ -33,12 +33,14 @@ def judge(
         ``None`` where there are too few frames, see :func:`prep.sync_expert.reading.read`.
 
     Raises:
-        UsageError: arrays of other shapes or types, or fewer than 640 samples a frame.
+        UsageError: arrays of other shapes or types, points that are no numbers, or fewer than 640 samples a frame.
     """
     if crops.ndim != 4 or crops.shape[3] != 3 or crops.dtype != np.uint8 or crops.shape[1] != crops.shape[2]:
         raise UsageError(f"crops are {crops.dtype} {list(crops.shape)}, uint8 [T, S, S, 3] is needed")
     if landmarks.shape != (len(crops), 68, 2):
         raise UsageError(f"landmarks are {list(landmarks.shape)}, [{len(crops)}, 68, 2] is needed")
+    if not np.isfinite(landmarks).all():
+        raise UsageError("landmarks hold NaN or infinity", "Interpolate where no face was found.")
     needed = SAMPLES_PER_FRAME * len(crops)
     if pcm.ndim != 1 or pcm.dtype != np.int16 or len(pcm) < needed:
         raise UsageError(f"the sound is {pcm.dtype} {list(pcm.shape)}, int16 [{needed}] or more is needed")

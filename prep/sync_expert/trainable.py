@@ -18,6 +18,7 @@ from g4g_core import storage
 from g4g_core.config import Config
 from g4g_core.errors import DatasetError
 from g4g_core.protocols import TrainingData
+from g4g_core.registry import unknown
 from prep.shards.index import Dataset
 from prep.sync_expert.audio import spectrogram
 from prep.sync_expert.augment import augmented_mouths, augmented_sound, resampled
@@ -74,8 +75,7 @@ class SyncTrainable:
         self.name = design.name
         self.module = Towers(design, config.dropout)
         self._design, self._config = design, config
-        need = (_SPREAD * config.windows + design.frames) // 2
-        self._footage = [shot for shot in footage if shot.frames >= max(need, 2 * design.frames)]
+        self._footage = [shot for shot in footage if shot.frames >= config.windows + design.frames]
         if len(self._footage) < config.clips:
             raise DatasetError(
                 f"{len(self._footage)} shots are long enough, a batch needs {config.clips}",
@@ -223,9 +223,19 @@ class SyncKind:
         """Read all mouths and sounds of the selection into memory (about 250 MB an hour), and make the network."""
         dataset = Dataset.open(data.shards)
         footage = read_footage(dataset, data.splits, data.selection, quiet=quiet)
+        sources = sorted({shot.source for shot in footage})
+        for name in config.late:
+            if name not in sources:
+                raise unknown("source", name, sources)
         held_out = (
             read_footage(dataset, dataset.splits, data.validation, quiet=quiet) if data.validation is not None else []
         )
+        known = {shot.identity for shot in footage}
+        shared = sorted({shot.identity for shot in held_out} & known)
+        if shared:
+            raise DatasetError(
+                f"{shared[0]} is trained on and in the validation", "Select people that the other selection leaves out."
+            )
         torch.manual_seed(seed)
         return SyncTrainable(self._design, config, footage, held_out)
 

@@ -86,7 +86,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_others(tmp_path: P
     assert weights(tmp_path / "a", 60) != weights(tmp_path / "c", 60)
 
 
-@pytest.mark.parametrize("stop_at", [3, 20, 37, 59])
+@pytest.mark.parametrize("stop_at", [3, 15, 20, 37, 59])
 def test_a_run_that_was_stopped_anywhere_resumes_the_exact_steps(tmp_path: Path, stop_at: int) -> None:
     train(Line(), SETTINGS, tmp_path / "whole", quiet=True)
     with pytest.raises(KeyboardInterrupt):
@@ -147,3 +147,34 @@ def test_the_learning_rate_warms_up_and_falls_to_nothing() -> None:
     assert max(rates) == rates[9] == pytest.approx(1, abs=0.03)
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[-1] < 0.001
+
+
+class Dropout(Line):
+    """Its loss is what dropout leaves of ones."""
+
+    def losses(self, batch: Points) -> dict[str, Any]:
+        weights = 0 * self.module[0].weight.sum()
+        return {"total": torch.nn.functional.dropout(torch.ones(64), 0.5).dot(torch.arange(64.0)) + weights}
+
+
+def test_dropout_of_a_step_differs_between_seeds(tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"steps": 10})
+    totals = [
+        train(Dropout(), settings.model_copy(update={"seed": seed}), tmp_path / str(seed), quiet=True)["total"]
+        for seed in (0, 1)
+    ]
+    assert totals[0] != totals[1]
+
+
+def test_a_log_line_that_a_kill_cut_off_is_dropped_and_a_finished_run_says_its_last_line(tmp_path: Path) -> None:
+    last = train(Line(), SETTINGS, tmp_path / "run", quiet=True)
+    with open(tmp_path / "run" / training.LOG_FILE, "a") as file:
+        file.write('{"step": 7')
+    again = train(Line(), SETTINGS, tmp_path / "run", resume=True, quiet=True)
+    assert again == last
+    assert [line["step"] for line in log(tmp_path / "run")] == [10, 20, 30, 40, 50, 60]
+
+
+def test_checkpoints_and_validation_come_with_a_line_of_the_log() -> None:
+    with pytest.raises(ValueError, match=r"validate_every must be a multiple of log_every \(10\)"):
+        Settings(log_every=10, validate_every=15, checkpoint_every=20)

@@ -166,9 +166,18 @@ def test_clips_out_of_sync_are_a_fault_that_names_them(root: Path) -> None:
 
 
 def test_a_few_measured_clips_leave_the_offset_unknown(root: Path) -> None:
-    check = found(diagnose(enlarged(root, av_offset=[0.0] * 12 + [None] * 12)), "AV offset")
+    offsets = [0.0] * 11 + [None] * 13
+    check = found(diagnose(enlarged(root, av_offset=offsets, av_confidence=5.0)), "AV offset")
     assert check.state is State.UNKNOWN
-    assert "12 of 24" in check.value
+    assert "11 of 24" in check.value
+
+
+def test_an_offset_that_nobody_is_sure_of_is_not_held_against_a_clip(root: Path) -> None:
+    unsure = [5.0] * 18 + [0.01] * 6
+    offsets = [0.0] * 18 + [-12.0] * 6
+    check = found(diagnose(enlarged(root, av_offset=offsets, av_confidence=unsure)), "AV offset")
+    assert check.state is State.OK
+    assert "sure of 18 of 24" in check.value
 
 
 def test_a_source_of_one_person_is_named(root: Path) -> None:

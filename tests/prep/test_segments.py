@@ -12,7 +12,7 @@ import pytest
 
 from prep.config import BuildConfig
 from prep.records import ClipSpec, Reason, Word
-from prep.run.encode_pass import encode_part
+from prep.run.encode_pass import _words_inside, encode_part
 from prep.run.tracked import Shot, Timings, TrackedClip, load_tracks, save_tracks
 from prep.shards.sample import read_npy, read_wav
 from prep.stages.crop import crop_track
@@ -202,6 +202,13 @@ def test_words_go_with_the_segment_in_which_they_are_heard(made: list[tuple[dict
         start, stop = row["frame_start"] / 25, (row["frame_start"] + row["n_frames"]) / 25
         assert ("EARLY" in heard) == (start < 0.4)
         assert ("LATE" in heard) == (stop > 5.9 and start < 6.3)
+
+
+def test_words_move_with_a_sound_that_was_shifted() -> None:
+    spec = ClipSpec("toy", "a", "p", "a.mp4", words=(Word("HELLO", 1.0, 1.4, 0.9),))
+    moved = [{"text": "HELLO", "start": 1.24, "end": 1.64, "score": 0.9}]
+    assert _words_inside(spec, 25, 50, 0.24) == moved
+    assert _words_inside(spec, 0, 30, 0.24) == []
 
 
 def test_parts_of_a_clip_from_saved_tracks_give_the_bytes_of_the_whole(

@@ -278,3 +278,16 @@ def test_a_long_gap_cuts_a_track_in_two() -> None:
     track = placed(5, 40, 60)
     track.interpolated[10:17] = True
     assert [(piece.start, piece.stop) for piece in split_long_gaps(track)] == [(5, 15), (22, 45)]
+
+
+def test_a_short_face_that_fits_the_sound_by_chance_does_not_take_the_shot_from_the_speaker() -> None:
+    speaker, passer_by = placed(0, 500, 100.0), placed(240, 40, 60.0)
+    fits = {500: 0.45 * 500**0.5, 40: 0.47 * 40**0.5}
+    assert choose([passer_by, speaker], "speaking", lambda track: fits[len(track.landmarks)])[0] is speaker
+
+
+def test_while_the_speaker_is_absent_the_next_face_is_taken_where_it_is_long_enough() -> None:
+    speaker, listener = placed(100, 100, 60.0), placed(0, 210, 100.0)
+    fits = {100: 5.0, 210: 1.0}
+    chosen = choose([listener, speaker], "speaking", lambda track: fits[len(track.landmarks)])
+    assert [(track.start, track.stop) for track in chosen] == [(0, 100), (100, 200)]
