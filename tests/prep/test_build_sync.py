@@ -16,7 +16,7 @@ from prep.run.runners import close_guard
 from prep.shards.index import Dataset
 from prep.shards.sample import read_npy, read_wav
 from prep.stages.mel import mel_spectrogram
-from prep.stages.sync import shifted
+from prep.stages.sync import SURE, shifted
 
 WIDTH, HEIGHT = 640, 320
 
@@ -58,7 +58,7 @@ def test_every_sample_says_how_its_mouth_and_sound_fit(tmp_path: Path, delayed: 
         assert len(meta["sync"]["per_frame"]) == meta["n_frames"]
         assert meta["sync"]["estimator"] == "sync-a+sync-b"
         assert all(0 <= value <= 2 for value in meta["sync"]["per_frame"])
-        assert meta["sync"]["confidence"] > 0.1
+        assert meta["sync"]["confidence"] > SURE
         assert meta["audio_shift"] == 0
     assert {row["audio_shift"] for row in manifest(tmp_path / "out").values()} == {0}
 
