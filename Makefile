@@ -94,7 +94,7 @@ bench: $(VENV)/installed-test demo
 
 clean:
 	rm -rf demo build dist *.egg-info benchmarks/results .pytest_cache .mypy_cache .ruff_cache
-	find g4g_core prep tests benchmarks tools -name __pycache__ -type d -prune -exec rm -rf {} +
+	find g4g_core g4g_model prep tests benchmarks tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean
 	rm -rf $(VENV)

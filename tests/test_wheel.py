@@ -53,10 +53,10 @@ def clean_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_the_packages_with_their_data(wheel: Path) -> None:
     names = {*zipfile.ZipFile(wheel).namelist()}
 
-    for package in ("g4g_core", "prep"):
+    for package in ("g4g_core", "g4g_model", "prep"):
         files = {f"{package}/{path.relative_to(ROOT / package)}" for path in (ROOT / package).rglob("*.py")}
         assert files | {f"{package}/py.typed"} <= names
-    for folder in ("prep/templates", "prep/data/speech"):
+    for folder in ("prep/templates", "prep/data/speech", "prep/sync_expert/data"):
         data = {f"{folder}/{path.name}" for path in (ROOT / folder).iterdir() if path.is_file()}
         assert data
         assert data <= names
@@ -65,7 +65,7 @@ def test_the_wheel_holds_the_packages_with_their_data(wheel: Path) -> None:
 def test_the_wheel_holds_nothing_but_packages_and_the_licence(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
 
-    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"g4g_core", "prep"}
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"g4g_core", "g4g_model", "prep"}
     assert any(name.endswith("dist-info/licenses/LICENSE") for name in names)
 
 

@@ -42,7 +42,7 @@ def g4g_model(*arguments: Any) -> Result:
 
 
 def train(shards: Path, *arguments: Any, model: str = "sync-a", out: str = "run") -> Result:
-    small = ("--split", "train,val,test", "--set", "clips=2", "--set", "windows=8", "--set", "log_every=1")
+    small = ("--set", "clips=2", "--set", "windows=8", "--set", "log_every=1")
     return g4g_model("train", "--model", model, "--shards", shards, "--out", out, "--quiet", *small, *arguments)
 
 
@@ -115,7 +115,7 @@ def test_mistakes_are_one_clear_line(shards: Path, arguments: tuple[str, str], m
 
 def test_shards_come_from_the_project_file(shards: Path) -> None:
     Path("g4g.yaml").write_text(f"data:\n  root: {shards}\n")
-    result = g4g_model("train", "--model", "sync-b", "--out", "run", "--split", "train,val,test", "--set", "clips=3",
+    result = g4g_model("train", "--model", "sync-b", "--out", "run", "--set", "clips=3",
                        "--dry-run")  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "sync-b: 273,153 parameters" in result.stdout
