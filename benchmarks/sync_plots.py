@@ -73,9 +73,13 @@ class Plot:
         top, height = min(y0, base), abs(base - y0)
         self._parts.append(f'<rect x="{x0}" y="{top}" width="{x1 - x0:.1f}" height="{height:.1f}" fill="{colour}"/>')
 
+    def add(self, element: str) -> None:
+        """One more SVG element, in pixels."""
+        self._parts.append(element)
+
     def legend(self, names: Sequence[str]) -> None:
         for number, name in enumerate(names):
-            x = WIDTH - RIGHT - 90 * (len(names) - number)
+            x = WIDTH - RIGHT - 66 * (len(names) - number)
             self._parts.append(f'<rect x="{x}" y="10" width="10" height="10" fill="{COLOURS[name]}"/>')
             self._parts.append(f'<text x="{x + 15}" y="19">{name}</text>')
 
@@ -106,7 +110,7 @@ def offsets(study: dict[str, Any]) -> str:
 
 
 def distance_by_shift(study: dict[str, Any]) -> str:
-    plot = Plot("Mean distance by offset", (-15, 15), (0.8, 1.5), "frames by which the sound is moved", "distance")
+    plot = Plot("Mean distance by offset", (-15, 15), (0.8, 1.5), "offset, frames", "distance")
     plot.ticks([(k, str(k)) for k in range(-15, 16, 5)], [(v / 10, f"{v / 10:.1f}") for v in range(8, 16, 2)])
     for judge in JUDGES:
         curves = np.array([row["curve"][judge] for row in _rows(study, judge)], float)
@@ -145,12 +149,12 @@ def durations(study: dict[str, Any]) -> str:
 def conditions(study: dict[str, Any]) -> str:
     names = [n for n in study["robust"]["pair"] if n not in ("gap of 2 frames", "replaced", "frozen", "shuffled")]
     top = max(0.3, *(study["robust"][judge]["gap of 2 frames"] for judge in JUDGES)) * 1.1
-    plot = Plot("Change of the score; lines: two frames of offset", (0, len(names)), (0, top), "", "score")
+    plot = Plot("Change of the score; lines: 2 frames off", (0, len(names)), (0, top), "", "score")
     plot.ticks([], [(v / 10, f"{v / 10:.1f}") for v in range(int(top * 10) + 1)])
     for k, name in enumerate(names):
         x, y = plot.at(k + 0.5, 0)
-        label = f'<text transform="translate({x + 3} {y + 8}) rotate(32)" style="font-size:9px">{escape(name)}</text>'
-        plot._parts.append(label)
+        turned = f'transform="translate({x + 4} {y + 10}) rotate(-32)" text-anchor="end" style="font-size:9px"'
+        plot.add(f"<text {turned}>{escape(name)}</text>")
         for number, judge in enumerate(JUDGES):
             change = study["robust"][judge][name]["mean_abs_change"]
             plot.bar(k + 0.14 + 0.25 * number, 0.22, change, COLOURS[judge])
