@@ -77,7 +77,7 @@ demo: demo/lrs2 demo/hdtf
 # ---------------------------------------------------------------- development
 
 test: $(VENV)/installed-test
-	$(PY) -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(PY) -m pytest -n 2 -m "not slow" $(PYTEST_ARGS)
 
 test-slow: $(VENV)/installed-test
 	$(PY) -m pytest -m slow $(PYTEST_ARGS)
