@@ -127,11 +127,6 @@ def train(
         return _steps(trainable, settings, optimizer, folder, start or 0, quiet)
 
 
-def initialise(settings: Settings) -> None:
-    """Seed torch, so that a network that is made next has the weights of this seed."""
-    torch.manual_seed(settings.seed)
-
-
 def _steps(
     trainable: Trainable, settings: Settings, optimizer: torch.optim.Optimizer, folder: Path, start: int, quiet: bool
 ) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from g4g_core.errors import UsageError
+from g4g_core.registry import unknown
 from prep.records import FPS, SAMPLE_RATE
 
 COLUMNS_PER_SECOND = 100
@@ -120,5 +120,5 @@ DESIGNS = {design.name: design for design in (SYNC_A, SYNC_B)}
 def design_of(name: str) -> Design:
     """The design called ``name``. Raises UsageError for another name."""
     if name not in DESIGNS:
-        raise UsageError(f"there is no sync expert {name!r}", f"There are: {', '.join(DESIGNS)}.")
+        raise unknown("sync expert", name, list(DESIGNS))
     return DESIGNS[name]
