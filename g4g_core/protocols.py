@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
 
 from g4g_core.config import Config
 
@@ -49,4 +52,103 @@ class TrainableKind(Protocol):
 
     def export(self, trainable: Any, folder: Path) -> list[Path]:
         """Write what a trained network is used by; returns the files."""
+        ...
+
+
+FPS = 25
+POSE_POINTS = slice(17, 48)
+"""Brows, nose and eyes among the 68 iBUG points: they do not move with speech."""
+
+ERASED = 128
+"""Grey that stands, in all three channels, where a model must redraw."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ClipPrompt:
+    """Everything that a generator is told about T consecutive frames: nothing of the target's mouth, jaw or lips.
+
+    Attributes:
+        source: uint8 [T, S, S, 3] RGB; :data:`ERASED` where ``erase`` is 1.
+        erase: uint8 [T, S, S] of 0 and 1: what must be redrawn. It follows the pose alone.
+        pose: float32 [T, 31, 2], points 17-47 in pixels of ``source`` (centres of pixels at whole numbers).
+        references: uint8 [K, S, S, 3] RGB, other frames of the same shot, whole; see :mod:`g4g_core.references`.
+        reference_landmarks: float32 [K, 68, 2], pixels of ``references``.
+        mel: float32 [n, 80], columns of the speech from ``mel_start`` on, 80 a second.
+        mel_start: the column of the speech that ``mel[0]`` is.
+        frame_start: the 25 fps frame of the speech that belongs to ``source[0]``: the mel window of frame t is that of
+            speech frame ``frame_start + t``.
+        pcm: int16 [640 T], 16 kHz mono: the speech of these T frames.
+        fps: 25.
+        seed: for whatever chance the generator needs.
+    """
+
+    source: np.ndarray
+    erase: np.ndarray
+    pose: np.ndarray
+    references: np.ndarray
+    reference_landmarks: np.ndarray
+    mel: np.ndarray
+    mel_start: int
+    frame_start: int
+    pcm: np.ndarray
+    fps: int
+    seed: int
+
+    @property
+    def size(self) -> int:
+        """S, the side of the pictures in pixels: the same for every model."""
+        return int(self.source.shape[1])
+
+    def digest(self) -> str:
+        """SHA-256 over all that the prompt holds, 64 hex digits."""
+        hasher = hashlib.sha256()
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, np.ndarray):
+                hasher.update(f"{field.name} {value.dtype} {value.shape}\0".encode())
+                hasher.update(np.ascontiguousarray(value).data)
+            else:
+                hasher.update(f"{field.name} {value}\0".encode())
+        return hasher.hexdigest()
+
+
+class Generator(Protocol):
+    """A model that redraws mouths. Entry points of ``g4g.models`` name a :class:`GeneratorKind` that opens one.
+
+    Attributes:
+        native_size: side in pixels that its network works at; it resizes with :mod:`g4g_core.resize`. ``None``: any.
+        mel_offset: frames by which its mel windows are moved (``prep.stages.mel.mel_window``).
+        trained_against: SHA-256 of the sync experts that its training was driven by.
+        losses_off: terms of its loss that were off in training, e.g. ``perception``; tables show them.
+    """
+
+    native_size: int | None
+    mel_offset: int
+    trained_against: tuple[str, ...]
+    losses_off: tuple[str, ...]
+
+    def generate(self, prompt: ClipPrompt) -> np.ndarray:
+        """uint8 [T, S, S, 3] RGB with all of ``erase`` redrawn; a pure function of the prompt."""
+        ...
+
+
+class GeneratorKind(Protocol):
+    """What the entry points of ``g4g.models`` name.
+
+    Attributes:
+        summary: one line for lists.
+        needs_weights: names in the weights registry without which it cannot run.
+        needs_checkpoint: it must be given a checkpoint (``--checkpoint NAME=PATH``).
+    """
+
+    summary: str
+    needs_weights: tuple[str, ...]
+    needs_checkpoint: bool
+
+    def fingerprint(self, checkpoint: str | None) -> str:
+        """What its output depends on besides the prompt: code version and weights, hashed. Loads no network."""
+        ...
+
+    def open(self, checkpoint: str | None) -> Generator:
+        """The generator, ready. Raises G4GError where weights or checkpoint are missing or foreign."""
         ...

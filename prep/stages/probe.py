@@ -25,7 +25,7 @@ class Probe:
         fps: average frame rate of the source.
         start: container time of clip frame 0 in seconds: of the first frame, or of the time range.
         duration: of the clip in seconds, as the header (or the annotation's time range) has it.
-        video_index, audio_index: positions in ``container.streams``.
+        video_index, audio_index: positions in ``container.streams``; audio -1 where there is none and none is needed.
     """
 
     width: int
@@ -44,19 +44,22 @@ class Probe:
         return max(0, math.floor(self.duration * FPS + 0.5))
 
 
-def probe(container: Any, *, time_range: tuple[float, float] | None = None, min_frames: int = 1) -> Probe | Rejection:
+def probe(
+    container: Any, *, time_range: tuple[float, float] | None = None, min_frames: int = 1, silent: bool = False
+) -> Probe | Rejection:
     """Read the headers of an open container.
 
     Args:
         container: an open ``av.container.InputContainer``; its position is undefined afterwards.
         time_range: (start, end) of the clip in seconds, or ``None`` for the whole file.
         min_frames: 25 fps frames under which the clip is refused as too short.
+        silent: a video without sound is welcome too.
     """
     video = _video_stream(container)
     if video is None:
         return Rejection("probe", Reason.NO_VIDEO, "no video stream")
     audio = next((stream for stream in container.streams.audio if stream.codec_context is not None), None)
-    if audio is None:
+    if audio is None and not silent:
         return Rejection("probe", Reason.NO_AUDIO, "no audio stream: was it downloaded without sound?")
     first = _first_frame(container, video)
     if isinstance(first, Rejection):
@@ -84,7 +87,7 @@ def probe(container: Any, *, time_range: tuple[float, float] | None = None, min_
     origin = float(first.time) if first.time is not None else stream_start(video)
     if time_range is not None:
         origin = stream_start(video) + time_range[0]
-    result = Probe(width, height, rotation, aspect, fps, origin, duration, video.index, audio.index)
+    result = Probe(width, height, rotation, aspect, fps, origin, duration, video.index, -1 if audio is None else audio.index)
     if result.estimated_frames < min_frames:
         return Rejection("probe", Reason.TOO_SHORT, f"{duration:.2f} s are under {min_frames} frames of 40 ms")
     return result

@@ -1,0 +1,1 @@
+"""What models are compared with: controls, other programs, finished videos."""

@@ -1,0 +1,1 @@
+"""How good is a talking-face model, and how sure are we? ``g4g-eval``."""

@@ -1,0 +1,86 @@
+"""What a run keeps of every (model, shot): its output, what was measured of it, and the keys that both were made for.
+
+A cell's record says for which content each part was made; what still fits is not computed again. Records are written
+last and whole, so a run killed anywhere goes on where it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evaluation.videos import SUFFIX
+from g4g_core import storage
+from prep.shards.sample import npy_bytes, read_npy
+
+CELLS, OUTPUTS = "cells", "outputs"
+_SAFE = re.compile(r"[A-Za-z0-9._-]+")
+_LONGEST = 120
+
+
+def file_stem(name: str) -> str:
+    """A file name for a model or shot: the name itself where it is plain and short, else marked by its hash."""
+    if _SAFE.fullmatch(name) and len(name) <= _LONGEST and not name.startswith("."):
+        return name
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "_", name)[: _LONGEST - 20].strip("_")
+    return f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """The place of one (model, shot) in a run's folder."""
+
+    run: str
+    model: str
+    shot: str
+
+    @property
+    def _stem(self) -> Path:
+        return Path(self.run) / CELLS / file_stem(self.model) / file_stem(self.shot)
+
+    @property
+    def output(self) -> Path:
+        """The lossless video of the output."""
+        return Path(self.run) / OUTPUTS / file_stem(self.model) / (file_stem(self.shot) + SUFFIX)
+
+    def features_path(self, name: str) -> Path:
+        return self._stem.with_name(f"{self._stem.name}.{name}.npy")
+
+    def read(self) -> dict[str, Any]:
+        """The record; an empty one where there is none, or where something damaged it."""
+        path = self._stem.with_name(self._stem.name + ".json")
+        try:
+            record = json.loads(path.read_bytes())
+        except (FileNotFoundError, ValueError):
+            return {}
+        return record if isinstance(record, dict) and record.get("shot") == self.shot else {}
+
+    def write(self, record: dict[str, Any]) -> None:
+        path = self._stem.with_name(self._stem.name + ".json")
+        storage.write_json(str(path), {**record, "model": self.model, "shot": self.shot})
+
+    def write_features(self, name: str, features: np.ndarray) -> None:
+        storage.write_bytes(str(self.features_path(name)), npy_bytes(features))
+
+    def read_features(self, name: str) -> np.ndarray:
+        return read_npy(self.features_path(name).read_bytes())
+
+    def output_fits(self, record: dict[str, Any], key: str) -> bool:
+        """Whether the output made for ``key`` is still there, or why there is none is known."""
+        output = record.get("output")
+        if not output or output["key"] != key:
+            return False
+        return output["error"] is not None or not output["stored"] or self.output.is_file()
+
+    def measure_fits(self, record: dict[str, Any], name: str, key: str) -> bool:
+        """Whether the measure ``name`` was taken for ``key`` and its features are still there."""
+        measured = record.get("measures", {}).get(name)
+        if not measured or measured["key"] != key:
+            return False
+        return all(self.features_path(feature).is_file() for feature in measured["features"])

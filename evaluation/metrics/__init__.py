@@ -1,0 +1,28 @@
+"""Metrics, a file each: a pure function, what is known about it, and the measure that feeds it shot by shot."""
+
+from __future__ import annotations
+
+from evaluation.metrics.base import Measure, Metric
+from evaluation.metrics.identity import IdentityMeasure
+from evaluation.metrics.judge import JudgeMeasure
+from evaluation.metrics.landmarks import LandmarkMeasure
+from evaluation.metrics.lpips import LpipsMeasure
+from evaluation.metrics.psnr import PsnrMeasure
+from evaluation.metrics.ssim import SsimMeasure
+from evaluation.metrics.temporal import TemporalMeasure
+
+_ALL: tuple[Measure, ...] = (
+    LandmarkMeasure(),
+    JudgeMeasure(),
+    IdentityMeasure(),
+    PsnrMeasure(),
+    SsimMeasure(),
+    LpipsMeasure(),
+    TemporalMeasure(),
+)
+
+MEASURES: dict[str, Measure] = {measure.name: measure for measure in _ALL}
+"""All measures by name, in the order of tables."""
+
+METRICS: dict[str, Metric] = {metric.id: metric for measure in _ALL for metric in measure.metrics}
+"""All metrics by id, in the order of tables."""

@@ -1,0 +1,66 @@
+"""Lip sync as the embedded expert ``sync-b`` sees it: always there, never called LSE."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from evaluation.metrics.base import Block, Context, Measured, Metric
+from prep.sync_expert.infer import compare, load
+from prep.sync_expert.judge import JUDGE
+from prep.sync_expert.mouths import mouth_patches
+
+_BY = "by the embedded expert sync-b on mouths cut by the clip's own eye points"
+DISTANCE = Metric(
+    id="sync_d@judge", name="Sync-D (judge)", unit="", better="lower", kind="clip", near_truth=True, by_judge=True,
+    definition=f"Least mean distance of picture and sound over shifts of up to 15 frames, {_BY}. 1.41 is chance.",
+)  # fmt: skip
+CONFIDENCE = Metric(
+    id="sync_c@judge", name="Sync-C (judge)", unit="", better="higher", kind="clip", near_truth=True, by_judge=True,
+    definition=f"Median less minimum of the same distances: how clearly one shift fits, {_BY}.",
+)  # fmt: skip
+SCORE = Metric(
+    id="sync_score@judge", name="Sync (judge)", unit="", better="higher", kind="clip", near_truth=True, by_judge=True,
+    definition=f"1.414 less the least distance within 4 frames of no shift: how well the clip is in sync as it is, {_BY}. "
+    "0 is chance.",
+)  # fmt: skip
+OFFSET = Metric(
+    id="sync_offset@judge", name="Offset (judge)", unit="frames", better=0.0, kind="clip", by_judge=True,
+    definition=f"AV offset in frames of 40 ms, above 0: the sound leads; {_BY}.",
+)  # fmt: skip
+
+
+class JudgeMeasure:
+    """See :class:`evaluation.metrics.base.Measure`."""
+
+    name = "judge"
+    metrics = (SCORE, CONFIDENCE, DISTANCE, OFFSET)
+    packages: tuple[tuple[str, str], ...] = ()
+
+    def start(self, context: Context) -> _Session:
+        return _Session(context)
+
+
+class _Session:
+    """Keeps the mouths of the shot (4 kB a frame): the sound is levelled over all of it."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._mouths: list[np.ndarray] = []
+
+    def add(self, block: Block) -> None:
+        self._mouths.append(mouth_patches(block.output, block.landmarks))
+
+    def result(self) -> Measured:
+        mouths = np.concatenate(self._mouths)
+        reading = compare([load(JUDGE)], mouths, self._context.pcm[: 640 * len(mouths)])
+        if reading is None:
+            why = ("too_few_frames", f"{len(mouths)} frames are too few for a reading")
+            return Measured(missing={metric.id: why for metric in JudgeMeasure.metrics})
+        values = {
+            SCORE.id: reading.score,
+            CONFIDENCE.id: reading.confidence,
+            DISTANCE.id: reading.distance,
+            OFFSET.id: float(reading.offset),
+        }
+        curves = {"judge": [None if np.isnan(v) else round(float(v), 4) for v in reading.curve]}
+        return Measured(values=values, curves=curves)

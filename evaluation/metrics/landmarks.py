@@ -1,0 +1,123 @@
+"""LMD and M-LMD: how far the points of the redrawn face lie from the clip's."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from evaluation.metrics.base import Block, Context, Mean, Measured, Metric, values_of
+from g4g_core.errors import UsageError
+from prep.stages.geometry import MOUTH, POSE, interocular
+
+
+def aligned(points: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """``points`` carried onto ``target`` by the similarity that fits the pose points 17-47 best.
+
+    Shift, size and tilt of the whole face drop out; what the mouth does cannot, for its points do not take part.
+
+    Args:
+        points, target: float [n, 68, 2].
+
+    Returns:
+        float64 [n, 68, 2].
+    """
+    z, w = (_complex(array) for array in (points, target))
+    z_mean, w_mean = z[:, POSE].mean(axis=1, keepdims=True), w[:, POSE].mean(axis=1, keepdims=True)
+    z, about = z - z_mean, w - w_mean
+    turn = (about[:, POSE] * z[:, POSE].conj()).sum(axis=1) / (np.abs(z[:, POSE]) ** 2).sum(axis=1)
+    carried = z * turn[:, None] + w_mean
+    return np.stack([carried.real, carried.imag], axis=-1)
+
+
+def landmark_distance(points: np.ndarray, target: np.ndarray, which: slice = slice(None)) -> np.ndarray:
+    """Mean distance of 68-point landmarks after alignment by the pose points, over the inter-ocular distance, in %.
+
+    The inter-ocular distance is that of the outer eye corners (36, 45) of ``target``.
+
+    Args:
+        points, target: float [n, 68, 2], any one unit.
+        which: the points that count: all, or ``prep.stages.geometry.MOUTH`` for M-LMD.
+
+    Returns:
+        float64 [n], percent.
+
+    Raises:
+        UsageError: other shapes.
+    """
+    if points.shape != target.shape or points.shape[1:] != (68, 2):
+        raise UsageError(f"landmarks are [n, 68, 2], not {list(points.shape)} and {list(target.shape)}")
+    offset = aligned(points, target)[:, which] - target[:, which]
+    return np.asarray(100 * np.linalg.norm(offset, axis=-1).mean(axis=1) / interocular(target))
+
+
+def fit(pictures: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """68 points of every picture by dlib, its box given by the clip's own points: no face is searched for again.
+
+    Args:
+        pictures: uint8 [n, S, S, 3] RGB.
+        landmarks: float [n, 68, 2] of the clip; only 17-47 are read.
+
+    Returns:
+        float32 [n, 68, 2], pixels.
+    """
+    import cv2
+
+    from prep.landmarks.dlib import DlibLandmarks
+    from prep.stages.detection import box_of_landmarks
+    from prep.stages.frames import Frame
+
+    grey = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in pictures]
+    frames = [Frame(y, y, y, full_range=True, matrix="bt601") for y in grey]
+    return DlibLandmarks().fit(frames, box_of_landmarks(landmarks))
+
+
+def _complex(points: np.ndarray) -> np.ndarray:
+    array = points.astype(np.float64)
+    return np.asarray(array[..., 0] + 1j * array[..., 1])
+
+
+LMD = Metric(
+    id="lmd@68", name="LMD", unit="%", better="lower", kind="clip", full_reference=True,
+    definition="Distance of 68 landmarks (dlib, fitted to output and clip alike in the clip's own box) after alignment "
+    "by the points that do not speak, in percent of the distance of the outer eye corners.",
+)  # fmt: skip
+M_LMD = Metric(
+    id="m-lmd@20", name="M-LMD", unit="%", better="lower", kind="clip", full_reference=True,
+    definition="The same over the 20 points of the mouth.",
+)  # fmt: skip
+
+
+class LandmarkMeasure:
+    """See :class:`evaluation.metrics.base.Measure`."""
+
+    name = "landmarks"
+    metrics = (LMD, M_LMD)
+    packages: tuple[tuple[str, str], ...] = ()
+
+    def start(self, context: Context) -> _Session:
+        return _Session(context)
+
+
+class _Session:
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._all, self._mouth = Mean(), Mean()
+        self._curve: dict[int, float] = {}
+
+    def add(self, block: Block) -> None:
+        if self._context.is_truth:
+            return
+        chosen = np.flatnonzero(block.scored)
+        if not len(chosen):
+            return
+        found = fit(block.output[chosen], block.landmarks[chosen])
+        target = fit(block.truth[chosen], block.landmarks[chosen])
+        self._all.add(landmark_distance(found, target))
+        mouth = landmark_distance(found, target, MOUTH)
+        self._mouth.add(mouth)
+        self._curve |= {block.first + int(i): round(float(v), 3) for i, v in zip(chosen, mouth, strict=True)}
+
+    def result(self) -> Measured:
+        measured = values_of({LMD: self._all.value, M_LMD: self._mouth.value}, self._context)
+        if self._curve:
+            measured.curves["m-lmd"] = [self._curve.get(frame) for frame in range(self._context.n_frames)]
+        return measured

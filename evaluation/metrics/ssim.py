@@ -1,0 +1,90 @@
+"""SSIM of a region, as scikit-image computes it, several times faster."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from evaluation.metrics.base import FACE, Block, Context, Mean, Measured, Metric, values_of
+from evaluation.metrics.psnr import mouth_mask
+from g4g_core.errors import UsageError
+
+_SIGMA, _RADIUS = 1.5, 5
+_K1, _K2 = 0.01, 0.03
+
+
+def ssim_map(a: np.ndarray, b: np.ndarray, data_range: float = 255.0) -> np.ndarray:
+    """Structural similarity of every pixel (Wang et al., IEEE TIP 13(4), 2004, eq. 13).
+
+    Gaussian window of sigma 1.5 cut at 5 px, population covariance, edges mirrored: the map of
+    ``skimage.metrics.structural_similarity(a, b, data_range=..., channel_axis=-1, gaussian_weights=True,
+    sigma=1.5, use_sample_covariance=False, full=True)``.
+
+    Args:
+        a, b: [H, W, C] or [H, W], uint8 or float in 0 ... ``data_range``.
+
+    Returns:
+        float64 of the same shape, at most 1.
+
+    Raises:
+        UsageError: different shapes, or a side under 11 px.
+    """
+    if a.shape != b.shape or min(a.shape[:2]) < 2 * _RADIUS + 1:
+        raise UsageError(f"SSIM compares pictures of one size and 11 px or more, not {a.shape} with {b.shape}")
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    mean_x, mean_y = _blur(x), _blur(y)
+    xx, yy, xy = mean_x * mean_x, mean_y * mean_y, mean_x * mean_y
+    variance_x, variance_y, covariance = _blur(x * x) - xx, _blur(y * y) - yy, _blur(x * y) - xy
+    c1, c2 = (_K1 * data_range) ** 2, (_K2 * data_range) ** 2
+    return np.asarray(((2 * xy + c1) * (2 * covariance + c2)) / ((xx + yy + c1) * (variance_x + variance_y + c2)))
+
+
+def ssim(a: np.ndarray, b: np.ndarray, data_range: float = 255.0) -> float:
+    """Mean SSIM over a picture without the 5 px at its edges, as scikit-image has it; see :func:`ssim_map`."""
+    inside = ssim_map(a, b, data_range)[_RADIUS:-_RADIUS, _RADIUS:-_RADIUS]
+    return float(inside.mean())
+
+
+def _blur(values: np.ndarray) -> np.ndarray:
+    taps = np.exp(-0.5 * (np.arange(-_RADIUS, _RADIUS + 1) / _SIGMA) ** 2)
+    taps /= taps.sum()
+    return np.asarray(cv2.sepFilter2D(values, cv2.CV_64F, taps, taps, borderType=cv2.BORDER_REFLECT))
+
+
+FACE_SSIM = Metric(
+    id="ssim@face", name="SSIM face", unit="", better="higher", kind="clip", full_reference=True,
+    definition="Structural similarity of the face box with the clip, RGB at 256 px (Gaussian window, sigma 1.5).",
+)  # fmt: skip
+MOUTH_SSIM = Metric(
+    id="ssim@mouth", name="SSIM mouth", unit="", better="higher", kind="clip", full_reference=True,
+    definition="The same map averaged over the clip's own mouth region (nose base to chin) alone.",
+)  # fmt: skip
+
+
+class SsimMeasure:
+    """See :class:`evaluation.metrics.base.Measure`."""
+
+    name = "ssim"
+    metrics = (FACE_SSIM, MOUTH_SSIM)
+    packages: tuple[tuple[str, str], ...] = ()
+
+    def start(self, context: Context) -> _Session:
+        return _Session(context)
+
+
+class _Session:
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._face, self._mouth = Mean(), Mean()
+
+    def add(self, block: Block) -> None:
+        if self._context.is_truth:
+            return
+        mouths = mouth_mask(block)
+        for frame in np.flatnonzero(block.scored):
+            similar = ssim_map(block.output256[frame], block.truth256[frame])
+            self._face.add(similar[FACE])
+            self._mouth.add(similar[mouths[frame]])
+
+    def result(self) -> Measured:
+        return values_of({FACE_SSIM: self._face.value, MOUTH_SSIM: self._mouth.value}, self._context)

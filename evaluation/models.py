@@ -1,0 +1,165 @@
+"""The rows of a table: which models are evaluated, and what is known of each before it runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from evaluation.shots import Shot
+from g4g_core import registry
+from g4g_core.errors import UsageError
+from g4g_core.provenance import file_sha256
+from g4g_core.registry import unknown
+
+TRUTH = "ground-truth"
+SHUFFLED = "shuffled"
+
+Kind = Literal["truth", "shuffled", "generator", "external", "precomputed", "recut"]
+
+_CONTROL_VERSIONS = {"truth": "truth/1", "shuffled": "shuffled/1"}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._()+-]{0,63}")
+_UNGUARDED = ("external", "precomputed")
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """One row.
+
+    Attributes:
+        name: as tables show it; unique in a run.
+        kind: where its pictures come from; ``recut``: finished videos of whole frames, cut like the clip itself.
+        target: of a generator its registered name, else the path of the YAML file or of the folder.
+        checkpoint: of a generator, or ``None``.
+        fingerprint: what its outputs depend on, besides the prompts; of finished videos "", they are hashed one by one.
+        marks: shown beside its name: ``unguarded``, ``perception: off`` ...
+        judged_by_its_teacher: the embedded judge drove its training, so the judge's metrics rank it nowhere.
+        footage: root of the original videos, for an external program that wants whole frames.
+    """
+
+    name: str
+    kind: Kind
+    target: str
+    checkpoint: str | None = None
+    fingerprint: str = ""
+    marks: tuple[str, ...] = ()
+    judged_by_its_teacher: bool = False
+    footage: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Model:
+        return cls(**{**data, "marks": tuple(data["marks"])})
+
+    @property
+    def is_control(self) -> bool:
+        return self.kind in ("truth", "shuffled") or (self.kind == "generator" and self.target == "still")
+
+
+def models_of(
+    names: Sequence[str], checkpoints: Mapping[str, str] | None = None, footage: str | None = None
+) -> list[Model]:
+    """The models that the user named, the ground truth first.
+
+    Args:
+        names: registered names, ``shuffled``, ``ground-truth``, ``NAME=external:YAML``, ``NAME=precomputed:DIR``, or
+            ``NAME=REGISTERED`` to show a registered model under a name of its own (two checkpoints of one model).
+        checkpoints: path of a checkpoint by name.
+        footage: see :attr:`Model.footage`.
+
+    Raises:
+        UsageError: an unknown or doubled name, a checkpoint for nobody, or a model that lacks the one it needs.
+        G4GError: a checkpoint that its model cannot read.
+    """
+    checkpoints = dict(checkpoints or {})
+    found = [Model(TRUTH, "truth", "", fingerprint=_CONTROL_VERSIONS["truth"])]
+    for text in names:
+        if text in (TRUTH, ""):
+            continue
+        name, target = (text.split("=", 1)[0], text.split("=", 1)[1]) if "=" in text else (text, text)
+        if not _NAME.fullmatch(name):
+            raise UsageError(f"{name!r} is no name for a model", "Use up to 64 letters, digits, blanks and . _ + - ( ).")
+        if any(name == model.name for model in found):
+            raise UsageError(f"--models names {name!r} twice", "Give one of them another name: NAME=...")
+        found.append(_model(name, target, checkpoints.pop(name, None), footage))
+    if checkpoints:
+        raise UsageError(f"--checkpoint {min(checkpoints)}=... belongs to no model of --models")
+    return found
+
+
+def _model(name: str, target: str, checkpoint: str | None, footage: str | None) -> Model:
+    kind, colon, path = target.partition(":")
+    if colon and kind in _UNGUARDED:
+        if checkpoint is not None:
+            raise UsageError(f"{name} is {kind}: it takes no checkpoint")
+        return _unguarded(name, kind, path, footage)
+    if target == SHUFFLED:
+        return Model(name, "shuffled", "", fingerprint=_CONTROL_VERSIONS["shuffled"])
+    return _generator(name, target, checkpoint)
+
+
+def _unguarded(name: str, kind: str, path: str, footage: str | None) -> Model:
+    if kind == "external":
+        from baselines.external import read_external
+
+        program = read_external(path)
+        digest = hashlib.sha256(program.model_dump_json().encode()).hexdigest()
+        if program.input == "footage" and footage is None:
+            raise UsageError(f"{name} wants footage: say where it lies", "Add --footage ROOT.")
+        wanted = os.path.abspath(footage) if footage is not None and program.input == "footage" else None
+        return Model(name, "external", os.path.abspath(path), None, f"external/1 {digest}", ("unguarded",), False, wanted)
+    if not os.path.isdir(path):
+        raise UsageError(f"{path!r} is no folder of videos", f"Write {name}=precomputed:DIR.")
+    return Model(name, "precomputed", os.path.abspath(path), None, "", ("unguarded",))
+
+
+def _generator(name: str, target: str, checkpoint: str | None) -> Model:
+    offered = registry.names(registry.MODELS)
+    if target not in offered:
+        raise unknown("model", target, [*offered, SHUFFLED, TRUTH, "NAME=external:YAML", "NAME=precomputed:DIR"])
+    kind = registry.load(registry.MODELS, target)
+    if kind.needs_checkpoint and checkpoint is None:
+        raise UsageError(
+            f"{name} needs a checkpoint", f"Train one with g4g-model train, or name it: --checkpoint {name}=PATH."
+        )
+    fingerprint = kind.fingerprint(checkpoint)
+    generator = kind.open(checkpoint)
+    marks = tuple(f"{term}: off" for term in generator.losses_off)
+    same = judge_fingerprint() in generator.trained_against
+    if same:
+        marks += ("trained against the judge",)
+    return Model(name, "generator", target, checkpoint, fingerprint, marks, same)
+
+
+@functools.cache
+def judge_fingerprint() -> str:
+    """SHA-256 of the embedded judge's weights."""
+    from prep.sync_expert.infer import fingerprint
+    from prep.sync_expert.judge import JUDGE
+
+    return fingerprint(JUDGE)
+
+
+def output_fingerprint(model: Model, shot: Shot) -> str:
+    """What the output of ``model`` for a shot depends on, besides the prompt.
+
+    Raises:
+        SourceError: finished videos that lack this one.
+    """
+    from pathlib import Path
+
+    if model.kind == "precomputed":
+        from baselines.precomputed import find_video
+
+        return "precomputed/1 " + file_sha256(find_video(Path(model.target), shot.key))
+    if model.kind == "recut":
+        from evaluation.footage import same_named
+
+        return "recut/1 " + file_sha256(same_named(Path(model.target), str(shot.about["path"])))
+    return model.fingerprint

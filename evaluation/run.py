@@ -1,0 +1,212 @@
+"""A whole evaluation: from a configuration to the files of a run's folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from evaluation.config import RunConfig
+from evaluation.harness import Plan, evaluate, make_plan
+from evaluation.models import TRUTH, Model, models_of
+from evaluation.protocols import Protocol, protocol_named
+from evaluation.results import Results, read_results
+from evaluation.shots import Shot, shots_of
+from evaluation.summary import summarise
+from g4g_core import storage
+from g4g_core.errors import UsageError
+from g4g_core.provenance import environment
+from prep.run.runners import Runner
+from prep.shards.index import Dataset
+
+SUMMARY, RUN_FILE, SCORES, SETS, SHOTS = "summary.json", "run.json", "scores.parquet", "sets.parquet", "shots.json"
+
+PACKAGES = (
+    "g4g", "numpy", "opencv-python-headless", "av", "dlib-bin", "scipy", "scikit-image", "torch", "torchvision", "lpips",
+    "pytorch-fid", "syncnet-python", "simplejpeg",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What a run came to.
+
+    Attributes:
+        out: its folder.
+        summary: what ``summary.json`` holds.
+        failed: (model, shot, code, detail) of every output that is missing.
+        kept: cells that had nothing to do.
+        cells: all of them.
+        seconds: the evaluation took.
+    """
+
+    out: str
+    summary: Mapping[str, Any]
+    failed: Sequence[tuple[str, str, str, str]]
+    kept: int
+    cells: int
+    seconds: float
+
+
+def evaluate_shards(
+    config: RunConfig, out: str, runner: Runner, *, quiet: bool = False, retry_failed: bool = False
+) -> Report:
+    """Evaluate models on a split of a data set, and write the run's files.
+
+    Raises:
+        G4GError: models, data or options that do not go together.
+    """
+    protocol = protocol_named(config.protocol)
+    dataset = Dataset.open(config.data)
+    shots = shots_of(dataset, config.split, selection=config.selection, limit=config.limit)
+    models = models_of(config.models, config.checkpoints, config.footage)
+    return evaluate_shots(
+        config.data, out, protocol, models, shots, runner,
+        wanted=config.metrics, seed=config.seed, timeout=config.timeout, on_failure=config.on_failure,
+        pooled=config.pooled, precision=config.precision, split=config.split, settings=config.model_dump(mode="json"),
+        quiet=quiet, retry_failed=retry_failed,
+    )  # fmt: skip
+
+
+def evaluate_shots(
+    data: str,
+    out: str,
+    protocol: Protocol,
+    models: Sequence[Model],
+    shots: Sequence[Shot],
+    runner: Runner,
+    *,
+    wanted: Sequence[str] = (),
+    seed: int = 0,
+    timeout: float = 600.0,
+    on_failure: str = "drop-everywhere",
+    pooled: bool = False,
+    precision: str = "fp32",
+    split: str = "",
+    prompted: bool = True,
+    settings: Mapping[str, Any] | None = None,
+    quiet: bool = False,
+    retry_failed: bool = False,
+) -> Report:
+    """Evaluate models on shots, and write the run's files; see :class:`evaluation.config.RunConfig`."""
+    require_ours(out)
+    started = time.monotonic()
+    # an absolute path, for the guarded children may stand elsewhere; nothing of it reaches summary.json
+    root = os.path.abspath(data) if storage.is_local(data) else data
+    plan = make_plan(
+        root=root, run=os.path.abspath(out), protocol=protocol, models=models, shots=shots, seed=seed,
+        timeout=timeout, wanted=wanted, prompted=prompted, precision=precision,
+    )  # fmt: skip
+    kept = evaluate(plan, runner, quiet=quiet, retry_failed=retry_failed)
+    results = read_results(plan)
+    summary = summarise(results, on_failure=on_failure, pooled=pooled, precision=precision, split=split)
+    seconds = time.monotonic() - started
+    write_run(out, plan, results, summary, {"settings": dict(settings or {}), "seconds": round(seconds, 1)})
+    failed = [(model, shot, *why) for (model, shot), why in sorted(results.failed.items())]
+    return Report(out, summary, failed, kept, len(plan.models) * len(plan.shots), seconds)
+
+
+def require_ours(out: str) -> None:
+    """Refuse a folder that holds something else than a run of ours. Raises UsageError."""
+    if not storage.is_local(out):
+        raise UsageError(f"{out}: a run's folder must be local", "Copy it where you want it afterwards.")
+    if os.path.isdir(out):
+        names = sorted(os.listdir(out))
+        ours = {SUMMARY, RUN_FILE, "cells", "outputs", "data"}
+        if names and not ours & set(names):
+            raise UsageError(f"{out} is not empty and holds no run ({names[0]}, ...)", "Give an empty or new folder.")
+
+
+def write_run(out: str, plan: Plan, results: Results, summary: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """The files of a run, ``summary.json`` last."""
+    storage.write_bytes(storage.join(out, SCORES), _scores(results))
+    storage.write_bytes(storage.join(out, SETS), _sets(summary))
+    storage.write_json(storage.join(out, SHOTS), _shots(results))
+    storage.write_json(
+        storage.join(out, RUN_FILE),
+        {
+            **facts,
+            "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "data": plan.root,
+            "models": [model.to_json() for model in plan.models],
+            "environment": environment(PACKAGES),
+        },
+    )
+    storage.write_json(storage.join(out, SUMMARY), dict(summary))
+
+
+def _scores(results: Results) -> bytes:
+    """A row per (model, shot, metric): its value, or why there is none."""
+    import io
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns: dict[str, list[Any]] = {name: [] for name in ("model", "source", "shot", "clip", "identity", "metric")}
+    columns |= {"value": [], "error": [], "detail": []}
+    for model in [TRUTH, *results.names]:
+        for shot in results.plan.shots:
+            for metric in results.plan.metrics:
+                value = results.values.get((metric, model, shot.key))
+                why = results.failed.get((model, shot.key)) or results.missing.get((metric, model, shot.key))
+                if value is None and why is None:
+                    continue  # a set metric, or one that cannot be measured here
+                row = (model, shot.source, shot.key, shot.clip, shot.identity, metric, value, *(why or (None, None)))
+                for name, item in zip(columns, row, strict=True):
+                    columns[name].append(item if name != "error" or value is None else None)
+    types = {"value": pa.float64()}
+    table = pa.table({name: pa.array(items, types.get(name, pa.string())) for name, items in columns.items()})
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def _sets(summary: Mapping[str, Any]) -> bytes:
+    """A row per (source, model, set metric)."""
+    import io
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema(
+        [("source", pa.string()), ("model", pa.string()), ("metric", pa.string()), ("value", pa.float64()),
+         ("low", pa.float64()), ("high", pa.float64()), ("frames", pa.int64()), ("reason", pa.string())]
+    )  # fmt: skip
+    rows = []
+    for source, table in summary["tables"].items():
+        for model, row in table["rows"].items():
+            for metric, cell in row["cells"].items():
+                if summary["metrics"][metric]["kind"] == "set":
+                    rows.append(
+                        {"source": source, "model": model, "metric": metric, "value": cell.get("mean"),
+                         "low": cell.get("low"), "high": cell.get("high"), "frames": cell.get("frames"),
+                         "reason": cell.get("reason")}
+                    )  # fmt: skip
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), sink, compression="zstd")
+    return sink.getvalue()
+
+
+def _shots(results: Results) -> dict[str, Any]:
+    """What pages show of single shots: facts, values, errors, curves."""
+    shots = {}
+    for shot in results.plan.shots:
+        of_models = {}
+        for model in [TRUTH, *results.names]:
+            values = {
+                metric: results.values[metric, model, shot.key]
+                for metric in results.plan.metrics
+                if (metric, model, shot.key) in results.values
+            }
+            error = results.failed.get((model, shot.key))
+            of_models[model] = {
+                "values": values,
+                "error": list(error) if error else None,
+                "curves": results.curves.get((model, shot.key), {}),
+            }
+        facts = {"source": shot.source, "clip": shot.clip, "identity": shot.identity, "frames": shot.n_frames}
+        shots[shot.key] = {**facts, "about": dict(shot.about), "models": of_models}
+    return {"schema_version": 1, "shots": shots}

@@ -1,0 +1,322 @@
+"""From cells to what is believed: means with intervals, paired tests, ranks, one table a source."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from evaluation.breakdowns import breakdowns
+from evaluation.jackknife import delete_groups, jackknife_set_difference, jackknife_set_metric
+from evaluation.metrics import METRICS
+from evaluation.metrics.base import Metric
+from evaluation.metrics.sets import SET_STATISTICS, SetStatistic
+from evaluation.models import TRUTH
+from evaluation.results import Results
+from evaluation.shots import Shot
+from evaluation.stats import Difference, Interval, holm, mean_interval, paired_difference, ranks
+from g4g_core.errors import UsageError
+from g4g_core.provenance import digest
+
+SCHEMA_VERSION = 1
+"""Of ``summary.json``."""
+
+POOLED = "all sources"
+ALPHA = 0.05
+
+
+def summarise(results: Results, *, on_failure: str, pooled: bool, precision: str, split: str) -> dict[str, Any]:
+    """The content of ``summary.json``: no date, no path, no NaN; equal for equal cells.
+
+    Raises:
+        UsageError: models were prompted differently, which would be a fault of ours.
+    """
+    plan = results.plan
+    tables: dict[str, Any] = {}
+    refused = on_failure == "error" and bool(results.failed)
+    if not refused:
+        by_source: dict[str, list[Shot]] = {}
+        for shot in plan.shots:
+            by_source.setdefault(shot.source, []).append(shot)
+        groups = dict(sorted(by_source.items()))
+        if pooled and len(groups) > 1:
+            groups[POOLED] = list(plan.shots)
+        tables = {source: _Table(results, shots, on_failure).build() for source, shots in groups.items()}
+    return _rounded(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "protocol": plan.protocol.id,
+            "split": split,
+            "seed": plan.seed,
+            "precision": precision,
+            "on_failure": on_failure,
+            "refused": "models failed and --on-failure is error" if refused else None,
+            "data": {
+                "fingerprint": digest(sorted(shot.fingerprint for shot in plan.shots)),
+                "shots": len(plan.shots),
+                "identities": len({(shot.source, shot.identity) for shot in plan.shots}),
+                "frames": sum(plan.frames(shot) for shot in plan.shots),
+                "excluded": dict(sorted(plan.excluded.items())),
+            },
+            "prompts": _prompts_digest(results),
+            "metrics": {name: _about(METRICS[name], plan.unavailable.get(name)) for name in plan.metrics},
+            "models": {
+                model.name: {
+                    "kind": model.kind,
+                    "fingerprint": model.fingerprint,
+                    "marks": list(model.marks),
+                    "control": model.is_control,
+                }
+                for model in plan.models
+            },
+            "tables": tables,
+        }
+    )
+
+
+def _about(metric: Metric, unavailable: str | None) -> dict[str, Any]:
+    facts = dataclasses.asdict(metric)
+    return {**facts, "weights": list(metric.weights), "unavailable": unavailable}
+
+
+def _prompts_digest(results: Results) -> str | None:
+    """One hash over every prompt of the run; all models must have been given the same ones."""
+    by_shot: dict[str, tuple[str, Sequence[str]]] = {}
+    for (model, shot), digests in sorted(results.prompts.items()):
+        first, expected = by_shot.setdefault(shot, (model, digests))
+        if list(digests) != list(expected):
+            raise UsageError(f"{model} and {first} were prompted differently for {shot}", "Please report this.")
+    return digest({shot: list(digests) for shot, (_, digests) in by_shot.items()}) if by_shot else None
+
+
+class _Table:
+    """One source: every model by every metric, on the shots that count."""
+
+    def __init__(self, results: Results, shots: Sequence[Shot], on_failure: str) -> None:
+        self._results, self._shots, self._on_failure = results, list(shots), on_failure
+        self._names = results.names
+        self._metrics = [METRICS[name] for name in results.plan.metrics if name not in results.plan.unavailable]
+        self._identity = {shot.key: f"{shot.source} {shot.identity}" for shot in shots}
+
+    def build(self) -> dict[str, Any]:
+        rows = {name: self._counts(name) for name in [TRUTH, *self._names]}
+        pairs: dict[str, Any] = {}
+        for metric in self._metrics:
+            of_metric = self._clip_metric if metric.kind == "clip" else self._set_metric
+            cells, compared = of_metric(metric)
+            for name, cell in cells.items():
+                rows[name]["cells"][metric.id] = cell
+            pairs[metric.id] = compared
+        kept = {name: [key for key in (shot.key for shot in self._shots)] for name in ("all",)}["all"]
+        return {
+            "shots": len(kept),
+            "identities": len(set(self._identity.values())),
+            "frames": sum(self._results.plan.frames(shot) for shot in self._shots),
+            "redistributable": all(shot.about["redistributable"] for shot in self._shots),
+            "rows": rows,
+            "pairs": pairs,
+            "breakdowns": breakdowns(self._results, self._shots, [m for m in self._metrics if m.kind == "clip"]),
+        }
+
+    def _counts(self, name: str) -> dict[str, Any]:
+        reasons = collections.Counter(
+            self._results.failed[name, shot.key][0] for shot in self._shots if (name, shot.key) in self._results.failed
+        )
+        failed = sum(reasons.values())
+        return {
+            "scored": len(self._shots) - failed, "failed": failed, "reasons": dict(sorted(reasons.items())), "cells": {},
+        }  # fmt: skip
+
+    # ------------------------------------------------------------ metrics of single shots
+
+    def _clip_metric(self, metric: Metric) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        values = {name: self._values(metric, name) for name in [TRUTH, *self._names]}
+        if self._on_failure == "worst":
+            self._fill_with_worst(metric, values)
+        kept = [s.key for s in self._shots if all(s.key in values[name] for name in self._names)]
+        if not self._names:
+            kept = list(values[TRUTH])
+        cells = {name: self._cell(metric, name, values, kept) for name in [TRUTH, *self._names]}
+        pairs: list[dict[str, Any]] = []
+        if kept:
+            identities = [self._identity[key] for key in kept]
+            scores = {name: self._comparable(metric, [values[name][key] for key in kept]) for name in self._names}
+            compared = {
+                (a, b): paired_difference(scores[a], scores[b], identities)
+                for a, b in itertools.combinations(self._names, 2)
+            }
+            pairs = self._with_ranks(metric, cells, compared, higher_is_better=metric.better == "higher")
+        return cells, pairs
+
+    def _values(self, metric: Metric, name: str) -> dict[str, float]:
+        found = ((shot.key, self._results.values.get((metric.id, name, shot.key))) for shot in self._shots)
+        return {key: value for key, value in found if value is not None}
+
+    def _fill_with_worst(self, metric: Metric, values: dict[str, dict[str, float]]) -> None:
+        """A shot that a model failed on counts as the worst that any model did on any shot."""
+        seen = [value for name in self._names for value in values[name].values()]
+        if not seen or metric.better is None:
+            return
+        worst = max(seen, key=lambda value: float(metric.badness(value)))
+        for name in self._names:
+            for shot in self._shots:
+                if (name, shot.key) in self._results.failed:
+                    values[name].setdefault(shot.key, worst)
+
+    @staticmethod
+    def _comparable(metric: Metric, values: Sequence[float]) -> np.ndarray:
+        """What is compared between models: the values, or how far they lie from the one to be reached."""
+        array = np.asarray(values, np.float64)
+        return metric.badness(array) if isinstance(metric.better, (int, float)) else array
+
+    def _cell(
+        self, metric: Metric, name: str, values: Mapping[str, Mapping[str, float]], kept: Sequence[str]
+    ) -> dict[str, Any]:
+        own = [key for key in kept if key in values[name]]
+        if not own:
+            return {"mean": None, "reason": self._why_empty(metric, name)}
+        identities = [self._identity[key] for key in own]
+        interval = mean_interval([values[name][key] for key in own], identities)
+        cell = _interval(interval)
+        if isinstance(metric.better, (int, float)):
+            distance = self._comparable(metric, [values[name][key] for key in own])
+            cell["distance"] = float(distance.mean())
+        if metric.near_truth and name != TRUTH:
+            both = [key for key in own if key in values[TRUTH]]
+            if both:
+                gap = paired_difference(
+                    [values[name][key] for key in both], [values[TRUTH][key] for key in both],
+                    [self._identity[key] for key in both],
+                )  # fmt: skip
+                cell["truth_gap"] = _difference(gap)
+        if metric.id == "csim-dlib" and name == TRUTH:
+            cell["floor"] = self._strangers()
+        return cell
+
+    def _why_empty(self, metric: Metric, name: str) -> str:
+        reasons = collections.Counter(
+            self._results.missing[metric.id, name, shot.key][0]
+            for shot in self._shots
+            if (metric.id, name, shot.key) in self._results.missing
+        )
+        if reasons:
+            return reasons.most_common(1)[0][0]
+        return "no shot that every model was scored on"
+
+    def _strangers(self) -> float | None:
+        """Mean cosine between the faces of two different identities of this source."""
+        from evaluation.metrics.identity import FEATURES, cosine
+
+        faces: dict[str, list[np.ndarray]] = {}
+        for shot in self._shots:
+            found = self._results.features(TRUTH, shot, FEATURES)
+            if found is not None and len(found):
+                faces.setdefault(self._identity[shot.key], []).append(found.mean(axis=0, dtype=np.float64))
+        means = [np.mean(found, axis=0) for _, found in sorted(faces.items())]
+        pairs = [float(cosine(a, b)) for a, b in itertools.combinations(means, 2)]
+        return float(np.mean(pairs)) if pairs else None
+
+    # ------------------------------------------------------------ metrics of all shots together
+
+    def _set_metric(self, metric: Metric) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        statistic = SET_STATISTICS[metric.id]
+        features: dict[str, dict[str, np.ndarray]] = {}
+        for name in [TRUTH, *self._names]:
+            found = ((s.key, self._results.features(name, s, statistic.features)) for s in self._shots)
+            features[name] = {key: array for key, array in found if array is not None and len(array)}
+        kept = [s.key for s in self._shots if all(s.key in features[name] for name in [TRUTH, *self._names])]
+        identities = [self._identity[key] for key in kept]
+        if len(kept) < 2 or len(set(identities)) < 2:
+            reason = "needs two identities or more that every model was scored on"
+            return {name: {"mean": None, "reason": reason} for name in [TRUTH, *self._names]}, []
+        truth = [features[TRUTH][key] for key in kept]
+        groups = delete_groups(identities)
+        of_model: dict[str, Callable[[np.ndarray], float]] = {
+            name: _of_rows(statistic, [features[name][key] for key in kept], truth) for name in self._names
+        }
+        frames = sum(map(len, truth))
+        cells: dict[str, Any] = {TRUTH: self._floor(statistic, truth, identities)}
+        for name, of_rows in of_model.items():
+            cells[name] = _interval(jackknife_set_metric(of_rows, groups))
+        for cell in cells.values():
+            cell["frames"] = frames
+            cell["few_frames"] = frames < statistic.needs
+        compared = {
+            (a, b): jackknife_set_difference(of_model[a], of_model[b], groups)
+            for a, b in itertools.combinations(self._names, 2)
+        }
+        return cells, self._with_ranks(metric, cells, compared, higher_is_better=False)
+
+    @staticmethod
+    def _floor(statistic: SetStatistic, truth: Sequence[np.ndarray], identities: Sequence[str]) -> dict[str, Any]:
+        """What the metric says of real footage against real footage: one half of the identities against the other."""
+        order = sorted(set(identities))
+        first = set(order[::2])
+        halves = [
+            np.concatenate([array for array, who in zip(truth, identities, strict=True) if (who in first) is side])
+            for side in (True, False)
+        ]
+        return {"mean": statistic(halves[0], halves[1]), "reason": "split-half", "n": len(truth)}
+
+    # ------------------------------------------------------------ comparisons
+
+    def _with_ranks(
+        self,
+        metric: Metric,
+        cells: dict[str, Any],
+        compared: Mapping[tuple[str, str], Difference],
+        *,
+        higher_is_better: bool,
+    ) -> list[dict[str, Any]]:
+        """The comparisons as rows, with adjusted p values; ranks go into the cells."""
+        adjusted = holm([difference.p for difference in compared.values()])
+        effects = {pair: (d.effect, p) for (pair, d), p in zip(compared.items(), adjusted, strict=True)}
+        taught = {m.name for m in self._results.plan.models if m.judged_by_its_teacher} if metric.by_judge else set()
+        ranked = [name for name in self._names if name not in taught]
+        if metric.better is not None:
+            for name, rank in ranks(ranked, effects, higher_is_better=higher_is_better, alpha=ALPHA).items():
+                cells[name]["rank"] = rank
+        return [
+            {"a": a, "b": b, **_difference(difference), "p_holm": p}
+            for ((a, b), difference), p in zip(compared.items(), adjusted, strict=True)
+        ]
+
+
+def _of_rows(
+    statistic: SetStatistic, output: Sequence[np.ndarray], truth: Sequence[np.ndarray]
+) -> Callable[[np.ndarray], float]:
+    def of_rows(keep: np.ndarray) -> float:
+        return statistic(np.concatenate([output[i] for i in keep]), np.concatenate([truth[i] for i in keep]))
+
+    return of_rows
+
+
+def _interval(interval: Interval) -> dict[str, Any]:
+    return {
+        "mean": interval.point, "low": interval.low, "high": interval.high, "n": interval.n,
+        "clusters": interval.clusters, "method": interval.method, "few": interval.few,
+    }  # fmt: skip
+
+
+def _difference(difference: Difference) -> dict[str, Any]:
+    return {
+        "effect": difference.effect, "low": difference.low, "high": difference.high, "p": difference.p,
+        "n": difference.n, "clusters": difference.clusters,
+    }  # fmt: skip
+
+
+def _rounded(value: Any) -> Any:
+    """Floats to six significant digits: what lies beyond is noise of the machine."""
+    if isinstance(value, bool) or value is None or isinstance(value, (str, int)):
+        return value
+    if isinstance(value, (float, np.floating)):
+        if not np.isfinite(value):
+            raise ValueError("a summary holds no NaN and no infinity")
+        return float(f"{float(value):.6g}")
+    if isinstance(value, Mapping):
+        return {str(key): _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value]

@@ -1,0 +1,244 @@
+"""What the guarded child does for the harness: one model's output for one shot, and the measures taken of it."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evaluation.cells import Cell
+from evaluation.controls import ground_truth, shuffled
+from evaluation.footage import recropped, recut, whole_frames
+from evaluation.metrics import MEASURES
+from evaluation.metrics.base import Block, Context
+from evaluation.models import Model
+from evaluation.prompts import Speech, prompts, scored_frames
+from evaluation.shots import Shot, ShotReader
+from evaluation.videos import blocks, fitted, frames_of, read_lossless, square_pictures, write_lossless
+from g4g_core import registry
+from g4g_core.errors import G4GError, SourceError
+from g4g_core.protocols import ERASED, ClipPrompt
+from prep.records import SAMPLES_PER_FRAME
+
+GREY_LEFT = 0.25
+"""Share of the erased pixels of a frame that may have exactly the grey they were erased with."""
+
+
+class BadOutput(G4GError):
+    """Pictures that cannot be scored: a row in the results."""
+
+
+def generate(request: Mapping[str, Any]) -> dict[str, Any]:
+    """``evaluation.work:generate``: make and store one output. What goes wrong in the model is recorded, not raised."""
+    model, shot = Model.from_json(request["model"]), Shot.from_json(request["shot"])
+    cell = Cell(request["run"], model.name, shot.key)
+    record = cell.read()
+    if cell.output_fits(record, request["key"]):
+        return {"ok": True}  # Dask repeats a whole batch when a worker dies, finished cells included
+    output: dict[str, Any] = {"key": request["key"], "error": None, "stored": model.kind != "truth", "prompts": None}
+    with ShotReader(request["root"], shot) as reader:
+        speech = _speech(request, reader)
+        n_frames = len(speech.pcm) // SAMPLES_PER_FRAME
+        try:
+            if output["stored"]:
+                digests: list[str] = []
+                pictures = _checked(_output(model, reader, speech, request["seed"], digests), shot, n_frames)
+                write_lossless(cell.output, pictures)
+                output["prompts"] = digests
+        except G4GError as error:
+            output["error"] = [_code(error), error.what]
+        except Exception as error:  # whatever a model throws is its failure on this shot, and the run goes on
+            output["error"] = ["model_error", _line(f"{type(error).__name__}: {error}")]
+    if output["error"] is not None:
+        cell.output.unlink(missing_ok=True)
+    cell.write({"output": output, "measures": {}})
+    return {"ok": True}
+
+
+def score(request: Mapping[str, Any]) -> dict[str, Any]:
+    """``evaluation.work:score``: take measures of one output that :func:`generate` has stored."""
+    model, shot = Model.from_json(request["model"]), Shot.from_json(request["shot"])
+    cell = Cell(request["run"], model.name, shot.key)
+    record = cell.read()
+    if record.get("output", {}).get("error") is not None:
+        return {"ok": True}
+    keys = {name: key for name, key in request["measures"].items() if not cell.measure_fits(record, name, key)}
+    if not keys:
+        return {"ok": True}
+    with ShotReader(request["root"], shot) as reader:
+        is_truth = model.kind == "truth"
+        speech = _own_speech(reader) if is_truth else _speech(request, reader)
+        n_frames = len(speech.pcm) // SAMPLES_PER_FRAME
+        context = Context(shot.size, n_frames, speech.pcm, request["full_reference"], is_truth, request["precision"])
+        sessions = {name: MEASURES[name].start(context) for name in keys}
+        errors: dict[str, str] = {}
+        for block in _blocks(cell, reader, n_frames, is_truth):
+            for name in list(sessions):
+                _guarded(errors, sessions, name, functools.partial(sessions[name].add, block))
+        for name, session in list(sessions.items()):
+            found = _guarded(errors, sessions, name, session.result)
+            if found is not None:
+                for feature, values in found.features.items():
+                    cell.write_features(feature, values)
+                record["measures"][name] = {
+                    "key": keys[name],
+                    "values": {metric: round(value, 6) for metric, value in found.values.items()},
+                    "missing": {metric: list(why) for metric, why in found.missing.items()},
+                    "curves": found.curves,
+                    "features": sorted(found.features),
+                }
+    for name, why in errors.items():
+        missing = {metric.id: ["metric_error", why] for metric in MEASURES[name].metrics}
+        record["measures"][name] = {
+            "key": keys[name], "values": {}, "missing": missing, "curves": {}, "features": [],
+        }  # fmt: skip
+    cell.write(record)
+    return {"ok": True}
+
+
+def _guarded(errors: dict[str, str], sessions: dict[str, Any], name: str, call: Callable[[], Any]) -> Any:
+    """One measure that fails on a shot must not take the others with it: it becomes rows with the reason."""
+    try:
+        return call()
+    except G4GError as error:
+        errors[name] = error.what
+    except Exception as error:
+        errors[name] = _line(f"{type(error).__name__}: {error}")
+    sessions.pop(name)
+    return None
+
+
+def _speech(request: Mapping[str, Any], reader: ShotReader) -> Speech:
+    """What the shot is to say: its own words, or those of the request's ``speaker``."""
+    if request["speaker"] is None:
+        return _own_speech(reader)
+    with ShotReader(request["root"], Shot.from_json(request["speaker"])) as other:
+        speech = _own_speech(other)
+    n_samples = SAMPLES_PER_FRAME * min(reader.shot.n_frames, len(speech.pcm) // SAMPLES_PER_FRAME)
+    return Speech(speech.mel, speech.mel_start, speech.frame_start, speech.pcm[:n_samples])
+
+
+def _own_speech(reader: ShotReader) -> Speech:
+    mel, first = reader.mel()
+    return Speech(mel, first, reader.frame_start, reader.pcm())
+
+
+def _blocks(cell: Cell, reader: ShotReader, n_frames: int, is_truth: bool) -> Iterator[Block]:
+    """The shot, a segment at a time."""
+    shot = reader.shot
+    bounds = [(start, min(count, n_frames - start)) for start, count in shot.bounds if start < n_frames]
+    scored = scored_frames(shot, n_frames)
+    output = None if is_truth else blocks(read_lossless(cell.output), (count for _, count in bounds))
+    for start, count in bounds:
+        stored = reader.frames(np.arange(start, start + count))
+        yield Block(
+            first=start,
+            output=stored.pictures if output is None else next(output),
+            truth=stored.pictures,
+            masks=stored.masks,
+            landmarks=stored.landmarks,
+            scored=scored[start : start + count],
+            is_truth=is_truth,
+        )
+
+
+def _output(
+    model: Model, reader: ShotReader, speech: Speech, seed: int, digests: list[str]
+) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """(pictures, erase or None where it is not guarded) in order, whole shot."""
+    n_frames = len(speech.pcm) // SAMPLES_PER_FRAME
+    if model.kind == "truth":
+        yield from ((block, None) for block in ground_truth(reader, n_frames))
+    elif model.kind == "shuffled":
+        yield from ((block, None) for block in shuffled(reader, n_frames))
+    elif model.kind == "generator":
+        generator = _generator(model.target, model.checkpoint)
+        for prompt in prompts(reader, speech, seed):
+            digests.append(prompt.digest())
+            erase = prompt.erase.copy()
+            yield _picture_block(generator.generate(prompt), prompt), erase
+    elif model.kind == "precomputed":
+        from baselines.precomputed import find_video
+
+        path = find_video(Path(model.target), reader.shot.key)
+        for frame in fitted(square_pictures(path, reader.shot.size), n_frames, 0):
+            yield frame[None], None
+    elif model.kind == "recut":
+        yield from ((frame[None], None) for frame in recut(Path(model.target), reader, n_frames))
+    else:
+        yield from ((frame[None], None) for frame in _external(model, reader, speech))
+
+
+@functools.lru_cache(maxsize=2)
+def _generator(target: str, checkpoint: str | None) -> Any:
+    return registry.load(registry.MODELS, target).open(checkpoint)
+
+
+def _picture_block(pictures: Any, prompt: ClipPrompt) -> np.ndarray:
+    """What a generator returned, if it is pictures at all."""
+    if not isinstance(pictures, np.ndarray):
+        raise BadOutput(f"generate returned {type(pictures).__name__}, a NumPy array was due")
+    if pictures.dtype != np.uint8:
+        nan = pictures.dtype.kind == "f" and not np.isfinite(pictures).all()
+        raise BadOutput(f"generate returned {pictures.dtype}{' with NaN or infinity' if nan else ''}, uint8 was due")
+    if pictures.shape != prompt.source.shape:
+        raise BadOutput(f"generate returned {list(pictures.shape)}, {list(prompt.source.shape)} was due")
+    return pictures
+
+
+def _checked(
+    parts: Iterator[tuple[np.ndarray, np.ndarray | None]], shot: Shot, n_frames: int
+) -> Iterator[np.ndarray]:
+    """Pictures alone, every one of the right size, all frames there, and no erased region left as it was."""
+    seen = 0
+    for pictures, erase in parts:
+        if erase is not None:
+            left = ((pictures == ERASED).all(axis=-1) & (erase > 0)).sum(axis=(1, 2))
+            worst = int(np.argmax(left))
+            if left[worst] > GREY_LEFT * max(1, int(erase[worst].sum())):
+                raise BadOutput(f"frame {seen + worst}: {left[worst]} pixels of the erased region are still grey")
+        seen += len(pictures)
+        yield pictures
+    if seen != n_frames:
+        raise BadOutput(f"{shot.key}: {seen} frames where {n_frames} were due")
+
+
+def _external(model: Model, reader: ShotReader, speech: Speech) -> Iterator[np.ndarray]:
+    from baselines.external import read_external, run_program
+    from prep.shards.sample import wav_bytes
+
+    program = read_external(model.target)
+    shot, n_frames = reader.shot, len(speech.pcm) // SAMPLES_PER_FRAME
+    folder = Path(tempfile.mkdtemp(prefix="g4g-external-"))
+    try:
+        video, audio, work = folder / "video.mkv", folder / "audio.wav", folder / "work"
+        work.mkdir()
+        if model.footage is not None:
+            write_lossless(video, whole_frames(Path(model.footage), reader, n_frames))
+        else:
+            write_lossless(video, ground_truth(reader, n_frames))
+        audio.write_bytes(wav_bytes(speech.pcm))
+        output = run_program(program, video, audio, work)
+        if model.footage is not None:
+            yield from recropped(fitted(frames_of(output), n_frames, program.tolerance), reader, output)
+        else:
+            yield from fitted(square_pictures(output, shot.size), n_frames, program.tolerance)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _code(error: G4GError) -> str:
+    if isinstance(error, BadOutput):
+        return "bad_output"
+    if isinstance(error, SourceError):
+        return "bad_video"
+    return "program_failed" if type(error).__name__ == "ProgramFailed" else "model_error"
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:300]

@@ -1,0 +1,1 @@
+"""How people read the answer: pages made from results alone."""

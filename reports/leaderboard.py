@@ -1,0 +1,3 @@
+"""x"""
+def write_report(run: str) -> str:
+    return run
