@@ -16,6 +16,7 @@ words of the command, which then go to the program as they are: blanks and quote
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -44,7 +45,7 @@ class External(Config):
     input: Literal["crop", "footage"] = "crop"
     timeout: float = pydantic.Field(600.0, gt=0)
     directory: str | None = None
-    environment: dict[str, str] = {}
+    environment: dict[str, str] = pydantic.Field(default_factory=dict)
     output: str = "output.mp4"
     tolerance: int = pydantic.Field(5, ge=0)
 
@@ -118,10 +119,8 @@ def run_program(program: External, video: Path, audio: Path, work: Path) -> Path
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
     """What the program started goes with it, also after it has ended itself."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from evaluation.metrics.base import Metric
-from evaluation.models import TRUTH
 from evaluation.results import Results
 from evaluation.shots import Shot
 
@@ -59,7 +58,7 @@ def _part(results: Results, metrics: Sequence[Metric], label: str, shots: Sequen
     means: dict[str, dict[str, float]] = {}
     for metric in metrics:
         of_models = {}
-        for name in [TRUTH, *results.names]:
+        for name in results.rows:
             values = [results.values.get((metric.id, name, shot.key)) for shot in shots]
             known = [value for value in values if value is not None]
             if known:

@@ -65,7 +65,7 @@ def _running_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--retry-failed", is_flag=True, help="Try again what failed before; else failures are kept."),
         click.option("--timeout", type=float, metavar="SECONDS", help="A model's time for a shot.  [default: 600]"),
         click.option("--pooled", is_flag=True, default=None, help="A further table over all sources together."),
-        click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="Networks of LSE and FID.  [default: fp32]"),
+        click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="Of LSE and FID.  [default: fp32]"),
         click.option("--workers", type=click.IntRange(1), help="Local worker processes.  [default: one per core]"),
         click.option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler, or 'sync': in this process."),
         click.option("--no-report", is_flag=True, help="Do not render report.html."),
@@ -87,7 +87,9 @@ def _running_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--config", "config_file", metavar="YAML", help="Fields as in run.json's settings; options win.")
 @click.option("--out", metavar="PATH", help="Folder of the run.  [default: runs/<protocol>-<split>]")
 @_running_options
-def run(models: str | None, checkpoints: tuple[str, ...], config_file: str | None, out: str | None, **options: Any) -> None:
+def run(
+    models: str | None, checkpoints: tuple[str, ...], config_file: str | None, out: str | None, **options: Any
+) -> None:
     """Run models on a data set's clips and score what they return.
 
     Every model is given the same prompts: the frames with the mouth erased, pose points, reference frames of the same
@@ -159,7 +161,7 @@ def score(videos: tuple[str, ...], reference: str | None, out: str | None, **opt
 @click.argument("file", metavar="FILE")
 @click.option("--models", default="still", show_default=True, metavar="A,B", help="Registered names.")
 @click.option("--checkpoint", "checkpoints", multiple=True, metavar="NAME=PATH", help="Weights of a model.")
-@click.option("--root", default="", metavar="DIR", help="What the paths in FILE are relative to.  [default: its folder]")
+@click.option("--root", default="", metavar="DIR", help="Where the paths in FILE start.  [default: its folder]")
 @click.option("--out", metavar="PATH", help="Folder of the run.  [default: runs/pairs]")
 @_running_options
 def pairs(
@@ -174,10 +176,11 @@ def pairs(
 
     with _runner(options) as runner:
         report = evaluate_pairs(
-            file, root or None, _names(models) or [], dict(map(_pair, checkpoints)), out or os.path.join("runs", "pairs"),
-            runner, wanted=_names(options["metrics"]) or [], seed=options["seed"] or 0,
-            timeout=options["timeout"] or 600.0, on_failure=options["on_failure"] or "drop-everywhere",
-            precision=options["precision"] or "fp32", quiet=options["quiet"], retry_failed=options["retry_failed"],
+            file, root or None, _names(models) or [], dict(map(_pair, checkpoints)),
+            out or os.path.join("runs", "pairs"), runner,
+            wanted=_names(options["metrics"]) or [], seed=options["seed"] or 0, timeout=options["timeout"] or 600.0,
+            on_failure=options["on_failure"] or "drop-everywhere", precision=options["precision"] or "fp32",
+            quiet=options["quiet"], retry_failed=options["retry_failed"],
         )  # fmt: skip
     _finish(report, options)
 
@@ -208,7 +211,7 @@ def compare(a: str, b: str, run_folder: str | None, as_json: bool) -> None:
 
 @main.command()
 @click.option("--baseline", required=True, metavar="FILE", help="summary.json of the run to hold against.")
-@click.option("--rule", "rules", required=True, multiple=True, metavar="RULE", help='e.g. "lse_c>=-2%" or "m-lmd<=+0.1".')
+@click.option("--rule", "rules", required=True, multiple=True, metavar="RULE", help='"lse_c>=-2%", "m-lmd<=+0.1" ...')
 @click.option("--summary", metavar="FILE", help="summary.json to be judged.  [default: the last run's]")
 @click.option("--model", "models", multiple=True, metavar="NAME", help="[default: all that both have, but controls]")
 @click.option("--source", "sources", multiple=True, metavar="NAME", help="[default: all that both have]")
@@ -272,7 +275,8 @@ def list_metrics(as_json: bool) -> None:
     rows = []
     for measure in MEASURES.values():
         missing = why_missing(measure)
-        rows += [{**dataclasses.asdict(metric), "group": measure.name, "missing": missing} for metric in measure.metrics]
+        more = {"group": measure.name, "missing": missing}
+        rows += [{**dataclasses.asdict(metric), **more} for metric in measure.metrics]
     if as_json:
         print_json(rows)
     else:
@@ -325,7 +329,7 @@ def _last_run() -> str:
 
     last = (read_project_file(".").get("runs") or {}).get("last")
     if last is None:
-        raise UsageError("no run is named, and g4g.yaml in this folder notes none", "Name one, or use g4g-eval run first.")
+        raise UsageError("no run is named, and g4g.yaml in this folder notes none", "Name one, or run g4g-eval first.")
     return str(last)
 
 

@@ -35,11 +35,11 @@ class RunConfig(Config):
     data: str
     split: str = "test"
     selection: str | None = None
-    models: list[str] = ["still", "shuffled"]
-    checkpoints: dict[str, str] = {}
+    models: list[str] = pydantic.Field(default_factory=lambda: ["still", "shuffled"])
+    checkpoints: dict[str, str] = pydantic.Field(default_factory=dict)
     footage: str | None = None
     protocol: str = "reconstruction/1"
-    metrics: list[str] = []
+    metrics: list[str] = pydantic.Field(default_factory=list)
     limit: int | None = None
     seed: int = pydantic.Field(0, ge=0)
     on_failure: OnFailure = "drop-everywhere"

@@ -16,7 +16,7 @@ from g4g_core.errors import SourceError
 from prep.media import open_media
 from prep.records import Rejection
 from prep.stages.decode import DecodeLog, video_frames
-from prep.stages.frames import Frame
+from prep.stages.frames import Frame, resample
 from prep.stages.probe import probe
 
 RECUT_TOLERANCE = 5
@@ -65,7 +65,8 @@ def recropped(frames: Iterator[Frame], reader: ShotReader, path: Path) -> Iterat
     Raises:
         SourceError: frames of another size than the clip's.
     """
-    size, width, height = reader.shot.size, *reader.meta(0)["frame_size"]
+    size = reader.shot.size
+    width, height = reader.meta(0)["frame_size"]
     for affine, frame in zip(affines_of(reader), frames, strict=False):
         if abs(frame.width - width) > 1 or abs(frame.height - height) > 1:
             raise SourceError(f"{path}: frames of {frame.width}x{frame.height} where {width}x{height} was due")
@@ -120,6 +121,34 @@ def pasted(frame: np.ndarray, crop: np.ndarray, affine: np.ndarray, erase: np.nd
     back = cv2.warpAffine(crop, affine, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
     weight = cv2.warpAffine(alpha, affine, (width, height), flags=flags)[..., None]
     return np.asarray(np.rint(weight * back + (1 - weight) * frame), np.uint8)
+
+
+def through_frames(
+    crops: Iterator[np.ndarray], root: Path, reader: ShotReader, n_frames: int
+) -> Iterator[np.ndarray]:
+    """Crops pasted back into the frames as filmed and cut out of them again: what a viewer of the video would see.
+
+    Args:
+        crops: blocks of uint8 [n, S, S, 3], all of the shot in order.
+
+    Returns:
+        uint8 [1, S, S, 3] each.
+
+    Raises:
+        SourceError: as :func:`whole_frames`.
+    """
+    size = reader.shot.size
+    frames, affines = whole_frames(root, reader, n_frames), affines_of(reader)
+    place = 0
+    for block in crops:
+        erases = reader.frames(np.arange(place, place + len(block))).erase
+        for crop, erase in zip(block, erases, strict=True):
+            affine = affines[place]
+            frame = pasted(next(frames)[0], crop, affine, erase)
+            x, y, side = square_of(affine, size)
+            planes = [resample(np.ascontiguousarray(frame[..., i]), x, y, side, side, size) for i in range(3)]
+            yield np.stack(planes, axis=-1)[None]
+            place += 1
 
 
 def _inside(root: Path, relative: str) -> Path:

@@ -14,6 +14,7 @@ from evaluation.models import Model, output_fingerprint
 from evaluation.prompts import PROMPT_VERSION, has_references
 from evaluation.protocols import Protocol, speakers
 from evaluation.shots import Shot
+from evaluation.work import nothing_measured
 from g4g_core import weights
 from g4g_core.errors import G4GError, UsageError, WeightsError
 from g4g_core.progress import progress
@@ -25,6 +26,23 @@ SCORE_SECONDS_A_FRAME = 6.0
 """Measures are ours and bounded by work, not by hope: a network on one slow core takes a tenth of this."""
 
 _MIN_SCORE_SECONDS = 300.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Dub:
+    """What a shot of ``pairs/1`` is given to speak, and what it is pasted into.
+
+    Attributes:
+        speech: path of the sound file.
+        speech_sha256: of its bytes.
+        footage: root of the original videos.
+        n_frames: frames that picture and speech have in common.
+    """
+
+    speech: str
+    speech_sha256: str
+    footage: str
+    n_frames: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +59,7 @@ class Plan:
         metrics: ids of the wanted metrics, in the order of tables.
         unavailable: why, by id, for wanted metrics that cannot be measured here.
         precision: of the networks behind LSE and FID.
+        dubbing: by key, for shots that speak a sound file and are pasted back; empty in protocols on shards.
     """
 
     root: str
@@ -56,12 +75,15 @@ class Plan:
     metrics: Sequence[str]
     unavailable: Mapping[str, str]
     precision: str
+    dubbing: Mapping[str, Dub]
 
     def cell(self, model: Model, shot: Shot) -> Cell:
         return Cell(self.run, model.name, shot.key)
 
     def frames(self, shot: Shot) -> int:
         """Frames of the output."""
+        if shot.key in self.dubbing:
+            return self.dubbing[shot.key].n_frames
         return min(shot.n_frames, self.speaker[shot.key].n_frames)
 
 
@@ -77,6 +99,7 @@ def make_plan(
     wanted: Sequence[str] = (),
     prompted: bool = True,
     precision: str = "fp32",
+    dubbing: Mapping[str, Dub] | None = None,
 ) -> Plan:
     """Decide what is measured and of what.
 
@@ -88,7 +111,8 @@ def make_plan(
         UsageError: a wanted metric that does not exist, or no shot left.
     """
     chosen = _wanted_metrics(wanted, protocol)
-    unavailable, measures = {}, []
+    unavailable: dict[str, str] = {}
+    measures: list[str] = []
     for measure in MEASURES.values():
         ids = [metric.id for metric in measure.metrics if metric.id in chosen]
         reason = why_missing(measure) if ids else None
@@ -105,13 +129,18 @@ def make_plan(
     by_key = {shot.key: shot for shot in kept}
     speaker = {key: by_key[other] for key, other in speakers(protocol, kept, seed).items()}
     return Plan(
-        root, run, protocol, seed, timeout, models, kept, excluded, speaker, measures, chosen, unavailable, precision
-    )
+        root, run, protocol, seed, timeout, models, kept, excluded, speaker, measures, chosen, unavailable, precision,
+        dubbing or {},
+    )  # fmt: skip
 
 
 def _wanted_metrics(wanted: Sequence[str], protocol: Protocol) -> list[str]:
     """Ids in the order of tables; those that need the clip itself only where the protocol compares with it."""
-    possible = [metric for metric in METRICS.values() if protocol.full_reference or not metric.full_reference]
+    possible = [
+        metric
+        for metric in METRICS.values()
+        if (protocol.full_reference or not metric.full_reference) and (protocol.has_clip or not metric.needs_clip)
+    ]
     if not wanted:
         return [metric.id for metric in possible]
     chosen: set[str] = set()
@@ -236,15 +265,16 @@ class _Work:
             "model": model.to_json(),
             "shot": shot.to_json(),
             "speaker": None if speaker is shot else speaker.to_json(),
+            "dub": dataclasses.asdict(plan.dubbing[shot.key]) if shot.key in plan.dubbing else None,
             **more,
         }
 
     def _output_key(self, model: Model, shot: Shot) -> str:
         plan = self._plan
-        speaker = plan.speaker[shot.key]
+        speaker, dub = plan.speaker[shot.key], plan.dubbing.get(shot.key)
         return digest(
             [output_fingerprint(model, shot), PROMPT_VERSION, plan.protocol.id, plan.seed, shot.fingerprint,
-             speaker.fingerprint]
+             speaker.fingerprint, dub.speech_sha256 if dub else None]
         )  # fmt: skip
 
     def _measure_key(self, name: str, output_key: str) -> str:
@@ -271,7 +301,7 @@ class _Work:
         record = cell.read()
         for name, key in task["measures"].items():
             missing = {metric.id: [code, detail] for metric in MEASURES[name].metrics}
-            record["measures"][name] = {"key": key, "values": {}, "missing": missing, "curves": {}, "features": []}
+            record["measures"][name] = nothing_measured(key, missing)
         cell.write(record)
 
 

@@ -82,9 +82,10 @@ def models_of(
     for text in names:
         if text in (TRUTH, ""):
             continue
-        name, target = (text.split("=", 1)[0], text.split("=", 1)[1]) if "=" in text else (text, text)
+        before, equals, after = text.partition("=")
+        name, target = (before, after) if equals else (text, text)
         if not _NAME.fullmatch(name):
-            raise UsageError(f"{name!r} is no name for a model", "Use up to 64 letters, digits, blanks and . _ + - ( ).")
+            raise UsageError(f"{name!r} is no name for a model", "Use up to 64 letters, digits, blanks, . _ + - ( ).")
         if any(name == model.name for model in found):
             raise UsageError(f"--models names {name!r} twice", "Give one of them another name: NAME=...")
         found.append(_model(name, target, checkpoints.pop(name, None), footage))
@@ -113,7 +114,10 @@ def _unguarded(name: str, kind: str, path: str, footage: str | None) -> Model:
         if program.input == "footage" and footage is None:
             raise UsageError(f"{name} wants footage: say where it lies", "Add --footage ROOT.")
         wanted = os.path.abspath(footage) if footage is not None and program.input == "footage" else None
-        return Model(name, "external", os.path.abspath(path), None, f"external/1 {digest}", ("unguarded",), False, wanted)
+        fingerprint = f"external/1 {digest}"
+        return Model(
+            name, "external", os.path.abspath(path), fingerprint=fingerprint, marks=("unguarded",), footage=wanted
+        )
     if not os.path.isdir(path):
         raise UsageError(f"{path!r} is no folder of videos", f"Write {name}=precomputed:DIR.")
     return Model(name, "precomputed", os.path.abspath(path), None, "", ("unguarded",))

@@ -18,19 +18,21 @@ class Protocol:
     Attributes:
         id: ``name/version``; stands in every result.
         full_reference: the output can be compared with the clip itself, frame by frame.
+        has_clip: there is footage of the same person beside the output.
         summary: one line.
     """
 
     id: str
     full_reference: bool
+    has_clip: bool
     summary: str
 
 
-RECONSTRUCTION = Protocol("reconstruction/1", True, "the clip's own speech; the output is compared with the clip")
-CROSS = Protocol("cross/1", False, "the speech of another identity's clip, drawn by seed inside the split and source")
-VIDEOS = Protocol("videos/1", False, "finished videos, tracked and cut like footage")
-VIDEOS_REFERENCE = Protocol("videos-reference/1", True, "finished videos, cut like the references of the same name")
-PAIRS = Protocol("pairs/1", False, "a user's list of speech and video; the result is pasted back and scored as video")
+RECONSTRUCTION = Protocol("reconstruction/1", True, True, "the clip's own speech; the output is compared with it")
+CROSS = Protocol("cross/1", False, True, "the speech of another identity's clip of the same source, drawn by seed")
+VIDEOS = Protocol("videos/1", False, False, "finished videos, tracked and cut like footage")
+VIDEOS_REFERENCE = Protocol("videos-reference/1", True, True, "finished videos, cut like their originals")
+PAIRS = Protocol("pairs/1", False, True, "a user's list of speech and video; the result is pasted back")
 
 ON_SHARDS = {protocol.id: protocol for protocol in (RECONSTRUCTION, CROSS)}
 """Protocols of ``g4g-eval run``."""

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evaluation.config import RunConfig
-from evaluation.harness import Plan, evaluate, make_plan
-from evaluation.models import TRUTH, Model, models_of
+from evaluation.harness import Dub, Plan, evaluate, make_plan
+from evaluation.models import Model, models_of
 from evaluation.protocols import Protocol, protocol_named
 from evaluation.results import Results, read_results
 from evaluation.shots import Shot, shots_of
@@ -25,8 +25,8 @@ from prep.shards.index import Dataset
 SUMMARY, RUN_FILE, SCORES, SETS, SHOTS = "summary.json", "run.json", "scores.parquet", "sets.parquet", "shots.json"
 
 PACKAGES = (
-    "g4g", "numpy", "opencv-python-headless", "av", "dlib-bin", "scipy", "scikit-image", "torch", "torchvision", "lpips",
-    "pytorch-fid", "syncnet-python", "simplejpeg",
+    "g4g", "numpy", "opencv-python-headless", "av", "dlib-bin", "scipy", "scikit-image", "torch", "torchvision",
+    "lpips", "pytorch-fid", "syncnet-python", "simplejpeg",
 )  # fmt: skip
 
 
@@ -88,10 +88,17 @@ def evaluate_shots(
     split: str = "",
     prompted: bool = True,
     settings: Mapping[str, Any] | None = None,
+    dubbing: Mapping[str, Dub] | None = None,
+    rejected: Mapping[str, str] | None = None,
     quiet: bool = False,
     retry_failed: bool = False,
 ) -> Report:
-    """Evaluate models on shots, and write the run's files; see :class:`evaluation.config.RunConfig`."""
+    """Evaluate models on shots, and write the run's files; see :class:`evaluation.config.RunConfig`.
+
+    Args:
+        prompted: see :func:`evaluation.harness.make_plan`.
+        rejected: reason by clip of footage that gave no shot at all.
+    """
     require_ours(out)
     started = time.monotonic()
     # an absolute path, for the guarded children may stand elsewhere; nothing of it reaches summary.json
@@ -99,8 +106,11 @@ def evaluate_shots(
     plan = make_plan(
         root=root, run=os.path.abspath(out), protocol=protocol, models=models, shots=shots, seed=seed,
         timeout=timeout, wanted=wanted, prompted=prompted, precision=precision,
+        dubbing=dubbing,
     )  # fmt: skip
     kept = evaluate(plan, runner, quiet=quiet, retry_failed=retry_failed)
+    if rejected:
+        plan = dataclasses.replace(plan, excluded={**plan.excluded, **rejected})
     results = read_results(plan)
     summary = summarise(results, on_failure=on_failure, pooled=pooled, precision=precision, split=split)
     seconds = time.monotonic() - started
@@ -147,7 +157,7 @@ def _scores(results: Results) -> bytes:
 
     columns: dict[str, list[Any]] = {name: [] for name in ("model", "source", "shot", "clip", "identity", "metric")}
     columns |= {"value": [], "error": [], "detail": []}
-    for model in [TRUTH, *results.names]:
+    for model in results.rows:
         for shot in results.plan.shots:
             for metric in results.plan.metrics:
                 value = results.values.get((metric, model, shot.key))
@@ -195,7 +205,7 @@ def _shots(results: Results) -> dict[str, Any]:
     shots = {}
     for shot in results.plan.shots:
         of_models = {}
-        for model in [TRUTH, *results.names]:
+        for model in results.rows:
             values = {
                 metric: results.values[metric, model, shot.key]
                 for metric in results.plan.metrics
@@ -206,6 +216,7 @@ def _shots(results: Results) -> dict[str, Any]:
                 "values": values,
                 "error": list(error) if error else None,
                 "curves": results.curves.get((model, shot.key), {}),
+                "flags": list(results.flags.get((model, shot.key), [])),
             }
         facts = {"source": shot.source, "clip": shot.clip, "identity": shot.identity, "frames": shot.n_frames}
         shots[shot.key] = {**facts, "about": dict(shot.about), "models": of_models}

@@ -184,7 +184,7 @@ class ShotReader:
         try:
             self._rows: list[Row] = [rows[keys[key]] for key, _, _ in shot.segments]
         except KeyError as error:
-            raise DatasetError(f"{shot.shard} holds no sample {error}", "Evaluate again: the shards changed.") from error
+            raise DatasetError(f"{shot.shard} holds no sample {error}", "Evaluate again: it has changed.") from error
         self._samples = SampleReader(dataset)
         self._points = [self._samples.landmarks(row) for row in self._rows]
 

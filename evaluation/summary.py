@@ -99,11 +99,12 @@ class _Table:
     def __init__(self, results: Results, shots: Sequence[Shot], on_failure: str) -> None:
         self._results, self._shots, self._on_failure = results, list(shots), on_failure
         self._names = results.names
+        self._rows = [model.name for model in results.plan.models]
         self._metrics = [METRICS[name] for name in results.plan.metrics if name not in results.plan.unavailable]
         self._identity = {shot.key: f"{shot.source} {shot.identity}" for shot in shots}
 
     def build(self) -> dict[str, Any]:
-        rows = {name: self._counts(name) for name in [TRUTH, *self._names]}
+        rows = {name: self._counts(name) for name in self._rows}
         pairs: dict[str, Any] = {}
         for metric in self._metrics:
             of_metric = self._clip_metric if metric.kind == "clip" else self._set_metric
@@ -111,9 +112,8 @@ class _Table:
             for name, cell in cells.items():
                 rows[name]["cells"][metric.id] = cell
             pairs[metric.id] = compared
-        kept = {name: [key for key in (shot.key for shot in self._shots)] for name in ("all",)}["all"]
         return {
-            "shots": len(kept),
+            "shots": len(self._shots),
             "identities": len(set(self._identity.values())),
             "frames": sum(self._results.plan.frames(shot) for shot in self._shots),
             "redistributable": all(shot.about["redistributable"] for shot in self._shots),
@@ -128,19 +128,22 @@ class _Table:
         )
         failed = sum(reasons.values())
         return {
-            "scored": len(self._shots) - failed, "failed": failed, "reasons": dict(sorted(reasons.items())), "cells": {},
-        }  # fmt: skip
+            "scored": len(self._shots) - failed,
+            "failed": failed,
+            "reasons": dict(sorted(reasons.items())),
+            "cells": {},
+        }
 
     # ------------------------------------------------------------ metrics of single shots
 
     def _clip_metric(self, metric: Metric) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        values = {name: self._values(metric, name) for name in [TRUTH, *self._names]}
+        values = {name: self._values(metric, name) for name in self._rows}
         if self._on_failure == "worst":
             self._fill_with_worst(metric, values)
         kept = [s.key for s in self._shots if all(s.key in values[name] for name in self._names)]
         if not self._names:
             kept = list(values[TRUTH])
-        cells = {name: self._cell(metric, name, values, kept) for name in [TRUTH, *self._names]}
+        cells = {name: self._cell(metric, name, values, kept) for name in self._rows}
         pairs: list[dict[str, Any]] = []
         if kept:
             identities = [self._identity[key] for key in kept]
@@ -185,7 +188,7 @@ class _Table:
         if isinstance(metric.better, (int, float)):
             distance = self._comparable(metric, [values[name][key] for key in own])
             cell["distance"] = float(distance.mean())
-        if metric.near_truth and name != TRUTH:
+        if metric.near_truth and name != TRUTH and TRUTH in values:
             both = [key for key in own if key in values[TRUTH]]
             if both:
                 gap = paired_difference(
@@ -225,14 +228,16 @@ class _Table:
     def _set_metric(self, metric: Metric) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         statistic = SET_STATISTICS[metric.id]
         features: dict[str, dict[str, np.ndarray]] = {}
-        for name in [TRUTH, *self._names]:
+        if TRUTH not in self._rows:
+            return {name: {"mean": None, "reason": "there is no footage to compare with"} for name in self._rows}, []
+        for name in self._rows:
             found = ((s.key, self._results.features(name, s, statistic.features)) for s in self._shots)
             features[name] = {key: array for key, array in found if array is not None and len(array)}
-        kept = [s.key for s in self._shots if all(s.key in features[name] for name in [TRUTH, *self._names])]
+        kept = [s.key for s in self._shots if all(s.key in features[name] for name in self._rows)]
         identities = [self._identity[key] for key in kept]
         if len(kept) < 2 or len(set(identities)) < 2:
             reason = "needs two identities or more that every model was scored on"
-            return {name: {"mean": None, "reason": reason} for name in [TRUTH, *self._names]}, []
+            return {name: {"mean": None, "reason": reason} for name in self._rows}, []
         truth = [features[TRUTH][key] for key in kept]
         groups = delete_groups(identities)
         of_model: dict[str, Callable[[np.ndarray], float]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -49,7 +50,7 @@ def print_report(report: Any, page: str | None) -> None:
     from rich.table import Table
 
     summary = report.summary
-    console = Console(width=None if click.get_text_stream("stdout").isatty() else 160, markup=False, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else 160, markup=False, highlight=False)
     for source, content in summary["tables"].items():
         rows = content["rows"]
         table = Table(
@@ -65,9 +66,8 @@ def print_report(report: Any, page: str | None) -> None:
             if about["unavailable"] is not None:
                 continue
             unit = f" [{about['unit']}]" if about["unit"] else ""
-            table.add_row(
-                f"{about['name']}{unit} {direction(about['better'])}", *(cell_text(row["cells"].get(metric)) for row in rows.values())
-            )
+            title = f"{about['name']}{unit} {direction(about['better'])}"
+            table.add_row(title, *(cell_text(row["cells"].get(metric)) for row in rows.values()))
         console.print(table)
     _print_notes(report)
     click.echo(f"run: {report.out}  ({report.kept} of {report.cells} cells were there, {report.seconds:.0f} s)")

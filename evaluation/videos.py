@@ -13,8 +13,8 @@ import numpy as np
 
 from g4g_core.errors import SourceError
 from g4g_core.resize import resize
-from prep.media import describe, explain_failure, open_media
-from prep.records import FPS, Rejection
+from prep.media import CONTAINERS, describe, explain_failure, open_media
+from prep.records import FPS, SAMPLE_RATE, Rejection
 from prep.stages.decode import DecodeLog, video_frames
 from prep.stages.frames import Frame
 from prep.stages.probe import probe
@@ -92,6 +92,28 @@ def frames_of(path: Path) -> Iterator[Frame]:
     except (av.error.FFmpegError, OSError, EOFError) as error:
         detail = explain_failure(str(path), error).detail if not Path(path).is_file() else describe(error)
         raise SourceError(f"{path}: {detail}") from error
+
+
+def read_sound(path: Path) -> np.ndarray:
+    """int16 [n], 16 kHz mono: the first sound stream of any media file, from its beginning.
+
+    Raises:
+        SourceError: the file is missing, holds no sound, or cannot be decoded.
+    """
+    try:
+        with av.open(str(path), options={"format_whitelist": f"{CONTAINERS},wav,mp3,flac,aac"}) as container:
+            if not container.streams.audio:
+                raise SourceError(f"{path} holds no sound")
+            resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
+            pieces = [
+                piece.to_ndarray().reshape(-1)
+                for frame in container.decode(audio=0)
+                for piece in resampler.resample(frame)
+            ]
+            pieces += [piece.to_ndarray().reshape(-1) for piece in resampler.resample(None)]
+    except (av.error.FFmpegError, OSError, EOFError) as error:
+        raise SourceError(f"{path}: {describe(error)}") from error
+    return np.concatenate([np.zeros(0, np.int16), *pieces])
 
 
 def square_pictures(path: Path, size: int) -> Iterator[np.ndarray]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,13 @@ import numpy as np
 
 from evaluation.cells import Cell
 from evaluation.controls import ground_truth, shuffled
-from evaluation.footage import recropped, recut, whole_frames
+from evaluation.footage import recropped, recut, through_frames, whole_frames
 from evaluation.metrics import MEASURES
 from evaluation.metrics.base import Block, Context
 from evaluation.models import Model
 from evaluation.prompts import Speech, prompts, scored_frames
 from evaluation.shots import Shot, ShotReader
-from evaluation.videos import blocks, fitted, frames_of, read_lossless, square_pictures, write_lossless
+from evaluation.videos import blocks, fitted, frames_of, read_lossless, read_sound, square_pictures, write_lossless
 from g4g_core import registry
 from g4g_core.errors import G4GError, SourceError
 from g4g_core.protocols import ERASED, ClipPrompt
@@ -48,6 +48,8 @@ def generate(request: Mapping[str, Any]) -> dict[str, Any]:
             if output["stored"]:
                 digests: list[str] = []
                 pictures = _checked(_output(model, reader, speech, request["seed"], digests), shot, n_frames)
+                if request["dub"] is not None:
+                    pictures = through_frames(pictures, Path(request["dub"]["footage"]), reader, n_frames)
                 write_lossless(cell.output, pictures)
                 output["prompts"] = digests
         except G4GError as error:
@@ -91,14 +93,18 @@ def score(request: Mapping[str, Any]) -> dict[str, Any]:
                     "missing": {metric: list(why) for metric, why in found.missing.items()},
                     "curves": found.curves,
                     "features": sorted(found.features),
+                    "flags": list(found.flags),
                 }
     for name, why in errors.items():
         missing = {metric.id: ["metric_error", why] for metric in MEASURES[name].metrics}
-        record["measures"][name] = {
-            "key": keys[name], "values": {}, "missing": missing, "curves": {}, "features": [],
-        }  # fmt: skip
+        record["measures"][name] = nothing_measured(keys[name], missing)
     cell.write(record)
     return {"ok": True}
+
+
+def nothing_measured(key: str, missing: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """The record of a measure that gave nothing, with the reasons."""
+    return {"key": key, "values": {}, "missing": dict(missing), "curves": {}, "features": [], "flags": []}
 
 
 def _guarded(errors: dict[str, str], sessions: dict[str, Any], name: str, call: Callable[[], Any]) -> Any:
@@ -115,12 +121,22 @@ def _guarded(errors: dict[str, str], sessions: dict[str, Any], name: str, call: 
 
 def _speech(request: Mapping[str, Any], reader: ShotReader) -> Speech:
     """What the shot is to say: its own words, or those of the request's ``speaker``."""
+    if request["dub"] is not None:
+        return _speech_of_file(request["dub"], reader)
     if request["speaker"] is None:
         return _own_speech(reader)
     with ShotReader(request["root"], Shot.from_json(request["speaker"])) as other:
         speech = _own_speech(other)
     n_samples = SAMPLES_PER_FRAME * min(reader.shot.n_frames, len(speech.pcm) // SAMPLES_PER_FRAME)
     return Speech(speech.mel, speech.mel_start, speech.frame_start, speech.pcm[:n_samples])
+
+
+def _speech_of_file(dub: Mapping[str, Any], reader: ShotReader) -> Speech:
+    """The sound file from the clip's first frame on: frame f of the clip speaks its frame f."""
+    from prep.stages.mel import mel_spectrogram
+
+    pcm, first = read_sound(Path(dub["speech"])), SAMPLES_PER_FRAME * reader.frame_start
+    return Speech(mel_spectrogram(pcm), 0, reader.frame_start, pcm[first : first + SAMPLES_PER_FRAME * dub["n_frames"]])
 
 
 def _own_speech(reader: ShotReader) -> Speech:

@@ -49,7 +49,7 @@ def allowed_references(segments: Sequence[tuple[int, int]], segment: int, start:
 
 
 def choose_references(allowed: np.ndarray, generator: np.random.Generator, count: int = COUNT) -> np.ndarray:
-    """int64 [count]: references drawn from ``allowed``, each once where there are enough. Its chance is ``generator``'s.
+    """int64 [count]: references drawn from ``allowed``, each once where there are enough; chance is ``generator``'s.
 
     Raises:
         ValueError: nothing is allowed.

@@ -18,7 +18,7 @@ av.logging.set_level(av.logging.PANIC)
 
 MAX_SIDE = 8192
 
-_CONTAINERS = "mov,mp4,matroska,webm,avi,mpeg,mpegts,flv,asf,ogg"
+CONTAINERS = "mov,mp4,matroska,webm,avi,mpeg,mpegts,flv,asf,ogg"
 """FFmpeg goes by content, not by name: without this list a text file called x.mp4 is a playlist or an edit script,
 which opens other files of the machine."""
 
@@ -33,7 +33,7 @@ def open_media(url: str) -> Iterator[Any]:
     with contextlib.ExitStack() as stack:
         # PyAV leaks unless containers are closed, hence the stack
         file: Any = url if storage.is_local(url) else stack.enter_context(storage.open_read(url))
-        yield stack.enter_context(av.open(file, options={"format_whitelist": _CONTAINERS}, metadata_errors="ignore"))
+        yield stack.enter_context(av.open(file, options={"format_whitelist": CONTAINERS}, metadata_errors="ignore"))
 
 
 def explain_failure(url: str, error: Exception) -> Rejection:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from evaluation.metrics.base import Measure, Metric
+from evaluation.metrics.cpbd import CpbdMeasure
 from evaluation.metrics.identity import IdentityMeasure
+from evaluation.metrics.inception import InceptionMeasure
 from evaluation.metrics.judge import JudgeMeasure
 from evaluation.metrics.landmarks import LandmarkMeasure
 from evaluation.metrics.lpips import LpipsMeasure
+from evaluation.metrics.lse import LseMeasure
 from evaluation.metrics.psnr import PsnrMeasure
 from evaluation.metrics.ssim import SsimMeasure
 from evaluation.metrics.temporal import TemporalMeasure
 
 _ALL: tuple[Measure, ...] = (
     LandmarkMeasure(),
+    LseMeasure(),
     JudgeMeasure(),
+    InceptionMeasure(),
     IdentityMeasure(),
+    CpbdMeasure(),
     PsnrMeasure(),
     SsimMeasure(),
     LpipsMeasure(),

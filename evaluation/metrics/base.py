@@ -35,6 +35,7 @@ class Metric:
         definition: one or two sentences for the reader of a table.
         version: counted up whenever its values change.
         full_reference: needs the clip itself frame by frame: only where a protocol is full-reference.
+        needs_clip: needs footage of the same person, though not frame by frame.
         near_truth: tables show |model - ground truth| beside it: better than the truth is a mark, not a win.
         weights: names in the weights registry.
         by_judge: measured by an embedded expert that a model may have been trained against.
@@ -48,6 +49,7 @@ class Metric:
     definition: str
     version: int = 1
     full_reference: bool = False
+    needs_clip: bool = False
     near_truth: bool = False
     weights: tuple[str, ...] = ()
     by_judge: bool = False
@@ -157,12 +159,14 @@ class Measured:
         missing: reason by metric id where there is no value.
         curves: numbers to draw, by name.
         features: float32 [n, d] for metrics over sets, by name.
+        flags: what a reader of this shot's values should know, e.g. ``offset_at_edge``.
     """
 
     values: dict[str, float] = dataclasses.field(default_factory=dict)
     missing: dict[str, Missing] = dataclasses.field(default_factory=dict)
     curves: dict[str, list[float | None]] = dataclasses.field(default_factory=dict)
     features: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    flags: tuple[str, ...] = ()
 
 
 class Session(Protocol):
@@ -186,9 +190,14 @@ class Measure(Protocol):
         packages: (module, command that installs it) of optional Python packages that it needs.
     """
 
-    name: str
-    metrics: tuple[Metric, ...]
-    packages: tuple[tuple[str, str], ...]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]: ...
+
+    @property
+    def packages(self) -> tuple[tuple[str, str], ...]: ...
 
     def start(self, context: Context) -> Session: ...
 

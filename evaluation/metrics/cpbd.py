@@ -20,6 +20,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from evaluation.metrics.base import Block, Context, Mean, Measured, Metric, values_of
 from evaluation.metrics.cpbd_edges import (
     BLOCK,
     blocks_of,
@@ -188,3 +189,40 @@ def _run(steps: np.ndarray, at: np.ndarray, direction: np.ndarray, stride: int) 
             break
         length[going] += 1
     return length
+
+
+_OVER = "of the face box at 256 px, luma after the shards' JPEG, five frames a second"
+CPBD = Metric(
+    id="cpbd@face256", name="CPBD", unit="", better="higher", kind="clip", near_truth=True,
+    definition=f"Share of edges whose blur is under what can be noticed (Narvekar and Karam 2011), {_OVER}; "
+    "the value of python-cpbd, which papers of this field report. Depends on the face's size: compare at 256 only.",
+)  # fmt: skip
+CPBD_MATLAB = Metric(
+    id="cpbd-matlab@face256", name="CPBD (MATLAB)", unit="", better="higher", kind="clip", near_truth=True,
+    definition=f"The same as the authors' MATLAB code computes it, {_OVER}.",
+)  # fmt: skip
+
+
+class CpbdMeasure:
+    """See :class:`evaluation.metrics.base.Measure`."""
+
+    name = "cpbd"
+    metrics = (CPBD, CPBD_MATLAB)
+    packages: tuple[tuple[str, str], ...] = ()
+
+    def start(self, context: Context) -> _Session:
+        return _Session(context)
+
+
+class _Session:
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._python, self._matlab = Mean(), Mean()
+
+    def add(self, block: Block) -> None:
+        for face in luma(block.stored_faces(block.sampled)):
+            self._python.add(np.array(cpbd(face)))
+            self._matlab.add(np.array(cpbd_matlab(face)))
+
+    def result(self) -> Measured:
+        return values_of({CPBD: self._python.value, CPBD_MATLAB: self._matlab.value}, self._context)

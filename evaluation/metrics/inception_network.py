@@ -94,10 +94,10 @@ class InceptionNetwork:
         from torch.nn.functional import max_pool2d
 
         x = pictures
-        for layers in (self._stem, self._neck):
+        for *layers, last in (self._stem, self._neck):
             for layer in layers:
                 x = layer(x)
-            x = max_pool2d(x, 3, 2)
+            x = max_pool2d(last.sums(x), 3, 2).relu_()  # a ReLU of fewer pixels: it may follow the maximum
         for block in self._blocks:
             x = block(x)
         return x.mean((2, 3))
@@ -163,20 +163,21 @@ class _Conv:
         self._is_matrix = weight.shape[2:] == (1, 1)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return self._sum(x).relu_()
+        return self.sums(x).relu_()
 
-    def apart(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The output of each, before the ReLU."""
-        import torch
-
-        return torch.split(self._sum(x), self._sizes, dim=1)
-
-    def _sum(self, x: torch.Tensor) -> torch.Tensor:
+    def sums(self, x: torch.Tensor) -> torch.Tensor:
+        """The output before the ReLU."""
         from torch.nn.functional import conv2d, linear
 
         if self._is_matrix:  # as a convolution torch runs it picture by picture on one thread
             return linear(x.permute(0, 2, 3, 1), self._weight.flatten(1), self._bias).permute(0, 3, 1, 2)
         return conv2d(x, self._weight, self._bias, self._stride, self._padding)
+
+    def apart(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """:meth:`sums` of each."""
+        import torch
+
+        return torch.split(self.sums(x), self._sizes, dim=1)
 
 
 class _Weights:

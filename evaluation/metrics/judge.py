@@ -20,8 +20,8 @@ CONFIDENCE = Metric(
 )  # fmt: skip
 SCORE = Metric(
     id="sync_score@judge", name="Sync (judge)", unit="", better="higher", kind="clip", near_truth=True, by_judge=True,
-    definition=f"1.414 less the least distance within 4 frames of no shift: how well the clip is in sync as it is, {_BY}. "
-    "0 is chance.",
+    definition="1.414 less the least distance within 4 frames of no shift: how well the clip is in sync as it is, "
+    f"{_BY}. 0 is chance.",
 )  # fmt: skip
 OFFSET = Metric(
     id="sync_offset@judge", name="Offset (judge)", unit="frames", better=0.0, kind="clip", by_judge=True,

@@ -81,7 +81,7 @@ def untrained(net: str) -> Any:
 
 
 def mouth_box(mask: np.ndarray) -> tuple[slice, slice] | None:
-    """The smallest square around a region bool [S, S], at least 64 px, moved inside the picture; ``None``: it is empty."""
+    """The smallest square around a region bool [S, S], 64 px or more, inside the picture; ``None``: it is empty."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
         return None
@@ -95,8 +95,8 @@ def mouth_box(mask: np.ndarray) -> tuple[slice, slice] | None:
 FACE_LPIPS = Metric(
     id="lpips-alex@face", name="LPIPS face", unit="", better="lower", kind="clip", full_reference=True,
     weights=("lpips-alex", "alexnet"),
-    definition="Learned perceptual distance (AlexNet, v0.1) of the face box from the clip's, both at 256 px, five frames "
-    "a second.",
+    definition="Learned perceptual distance (AlexNet, v0.1) of the face box from the clip's, both at 256 px, five "
+    "frames a second.",
 )  # fmt: skip
 MOUTH_LPIPS = Metric(
     id="lpips-alex@mouth", name="LPIPS mouth", unit="", better="lower", kind="clip", full_reference=True,

@@ -6,10 +6,13 @@ Names from Prajwal et al., "A Lip Sync Expert Is All You Need", 2020: LSE-D is t
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import cv2
 import numpy as np
 
+from evaluation.metrics.base import Block, Context, Measured, Metric
+from evaluation.metrics.networks import Precision, best_device
 from evaluation.metrics.syncnet import SIDE, WINDOW, LipStream, SyncNet
 from g4g_core.errors import UsageError
 from prep.records import SAMPLES_PER_FRAME
@@ -145,3 +148,69 @@ def _distances(seen: np.ndarray, heard: np.ndarray, vshift: int) -> np.ndarray:
             apart += _EPSILON
             found[start : start + _ROWS, shift] = np.sqrt(np.einsum("nd,nd->n", apart, apart))
     return found
+
+_BY = "by SyncNet v2 on crops of crop/1 at 224 px and raw sound, as SyncNetInstance.evaluate"
+LSE_D = Metric(
+    id="lse_d@crop1", name="LSE-D", unit="", better="lower", kind="clip", near_truth=True, weights=("syncnet-v2",),
+    definition=f"Least mean distance of picture and sound over shifts of up to 15 frames, {_BY}. A constant offset "
+    "does not change it: see AV offset.",
+)  # fmt: skip
+LSE_C = Metric(
+    id="lse_c@crop1", name="LSE-C", unit="", better="higher", kind="clip", near_truth=True, weights=("syncnet-v2",),
+    definition=f"Median less minimum of the same distances, {_BY}. Too low on clips under 50 frames.",
+)  # fmt: skip
+AV_OFFSET = Metric(
+    id="av_offset@crop1", name="AV offset", unit="frames", better=0.0, kind="clip", weights=("syncnet-v2",),
+    definition=f"The shift of that minimum in frames of 40 ms, above 0: the sound leads; {_BY}.",
+)  # fmt: skip
+LSE_D_AT_0 = Metric(
+    id="lse_d0@crop1", name="LSE-D at 0", unit="", better="lower", kind="clip", near_truth=True,
+    weights=("syncnet-v2",),
+    definition=f"Mean distance with no shift, {_BY}: what an offset does cost.",
+)  # fmt: skip
+
+
+class LseMeasure:
+    """See :class:`evaluation.metrics.base.Measure`."""
+
+    name = "lse"
+    metrics = (LSE_D, LSE_C, AV_OFFSET, LSE_D_AT_0)
+    packages = (("syncnet_python", "pip install 'g4g[lse]'"), ("python_speech_features", "pip install 'g4g[lse]'"))
+
+    def start(self, context: Context) -> _Session:
+        return _Session(context, pretrained(context.precision))
+
+
+@functools.lru_cache(maxsize=2)
+def pretrained(precision: Precision) -> SyncNet:
+    """With the registry's weights, once a process, on the GPU where there is one. Raises as :class:`SyncNet`."""
+    return SyncNet(device=best_device(), precision=precision)
+
+
+class _Session:
+    def __init__(self, context: Context, syncnet: SyncNet) -> None:
+        self._context, self._syncnet = context, syncnet
+        self._lips = LipStream(syncnet)
+
+    def add(self, block: Block) -> None:
+        self._lips.add(lip_frames(block.output))
+
+    def result(self) -> Measured:
+        try:
+            count = count_windows(self._context.n_frames, len(self._context.pcm))
+        except UsageError as error:
+            return Measured(missing={metric.id: ("too_few_frames", error.what) for metric in LseMeasure.metrics})
+        found = read_offsets(self._lips.features()[:count], self._syncnet.hear(self._context.pcm)[:count])
+        return Measured(
+            values={
+                LSE_D.id: found.distance,
+                LSE_C.id: found.confidence,
+                AV_OFFSET.id: float(found.offset),
+                LSE_D_AT_0.id: found.distance_at_0,
+            },
+            curves={
+                "lse": [round(float(value), 4) for value in found.curve[::-1]],  # by offset, -15 ... 15
+                "lse_confidence": [round(float(value), 3) for value in found.per_frame],
+            },
+            flags=found.flags,
+        )

@@ -7,12 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from evaluation.metrics import identity
-def frechet_distance(x,y):
-    m=x.mean(0)-y.mean(0)
-    a=np.cov(x.T.astype(np.float64));b=np.cov(y.T.astype(np.float64))
-    return float(m@m+np.trace(a)+np.trace(b)-2*np.sqrt(np.maximum(np.linalg.eigvals(a@b).real,0)).sum())
-
+from evaluation.metrics import identity, inception
+from evaluation.metrics.frechet import frechet_distance, kid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +32,8 @@ class SetStatistic:
 
 
 SET_STATISTICS = {
+    inception.FID.id: SetStatistic(inception.FEATURES_NAME, frechet_distance, 1.0, 2048),
+    inception.KID.id: SetStatistic(inception.FEATURES_NAME, kid, inception.KID_SCALE, 2),
     identity.FFD.id: SetStatistic(identity.FEATURES, frechet_distance, identity.FFD_SCALE, 128),
 }
 """By metric id."""

@@ -87,7 +87,8 @@ def probe(
     origin = float(first.time) if first.time is not None else stream_start(video)
     if time_range is not None:
         origin = stream_start(video) + time_range[0]
-    result = Probe(width, height, rotation, aspect, fps, origin, duration, video.index, -1 if audio is None else audio.index)
+    sound = -1 if audio is None else audio.index
+    result = Probe(width, height, rotation, aspect, fps, origin, duration, video.index, sound)
     if result.estimated_frames < min_frames:
         return Rejection("probe", Reason.TOO_SHORT, f"{duration:.2f} s are under {min_frames} frames of 40 ms")
     return result
