@@ -10,7 +10,7 @@ from typing import Any
 from evaluation.cells import Cell
 from evaluation.metrics import MEASURES, METRICS
 from evaluation.metrics.base import Measure, Metric
-from evaluation.models import Model, output_fingerprint
+from evaluation.models import TRUTH, Model, output_fingerprint
 from evaluation.prompts import PROMPT_VERSION, has_references
 from evaluation.protocols import Protocol, speakers
 from evaluation.shots import Shot
@@ -214,7 +214,9 @@ class _Work:
             task = self._next(model, shot, retry=self._retry)
             kept += task is None
             tasks += [task] if task is not None else []
-        tasks.sort(key=lambda task: -task["cost"])  # long ones first, so that no worker is left with one at the end
+        # the clips themselves first, for others use what is measured of them; long ones first among the rest, so that
+        # no worker is left with one at the end
+        tasks.sort(key=lambda task: (task["model"]["kind"] != "truth", -task["cost"]))
         return tasks, kept
 
     def finished(self, task: Task, result: Result) -> list[Task]:
@@ -244,7 +246,9 @@ class _Work:
         if not missing:
             return None
         seconds = max(_MIN_SCORE_SECONDS, SCORE_SECONDS_A_FRAME * shot.n_frames)
-        return self._task(model, shot, "evaluation.work:score", seconds, measures=missing)
+        return self._task(
+            model, shot, "evaluation.work:score", seconds, measures=missing, truth_keys=self._truth_keys(model, shot)
+        )
 
     def _task(self, model: Model, shot: Shot, op: str, timeout: float, **more: Any) -> Task:
         plan = self._plan
@@ -268,6 +272,14 @@ class _Work:
             "dub": dataclasses.asdict(plan.dubbing[shot.key]) if shot.key in plan.dubbing else None,
             **more,
         }
+
+    def _truth_keys(self, model: Model, shot: Shot) -> dict[str, str]:
+        """Keys of the measures of the clip itself, whose features other models' measures may use."""
+        truth = next((other for other in self._plan.models if other.name == TRUTH), None)
+        if truth is None or model is truth:
+            return {}
+        key = self._output_key(truth, shot)
+        return {name: self._measure_key(name, key) for name in self._plan.measures}
 
     def _output_key(self, model: Model, shot: Shot) -> str:
         plan = self._plan

@@ -104,10 +104,10 @@ def prompts(reader: ShotReader, speech: Speech, seed: int) -> Iterator[ClipPromp
             pose=target.pose.copy(),
             references=reader.pictures(chosen),
             reference_landmarks=landmarks[chosen],
-            mel=speech.mel,
+            mel=speech.mel.copy(),  # a model that scribbles on its prompt must not change the next
             mel_start=speech.mel_start,
             frame_start=speech.frame_start + part.start,
-            pcm=speech.pcm[SAMPLES_PER_FRAME * part.start : SAMPLES_PER_FRAME * stop],
+            pcm=speech.pcm[SAMPLES_PER_FRAME * part.start : SAMPLES_PER_FRAME * stop].copy(),
             fps=FPS,
             seed=own,
         )

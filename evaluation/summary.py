@@ -236,7 +236,7 @@ class _Table:
         kept = [s.key for s in self._shots if all(s.key in features[name] for name in self._rows)]
         identities = [self._identity[key] for key in kept]
         if len(kept) < 2 or len(set(identities)) < 2:
-            reason = "needs two identities or more that every model was scored on"
+            reason = "under 2 identities"
             return {name: {"mean": None, "reason": reason} for name in self._rows}, []
         truth = [features[TRUTH][key] for key in kept]
         groups = delete_groups(identities)

@@ -16,7 +16,7 @@ from evaluation.controls import ground_truth, shuffled
 from evaluation.footage import recropped, recut, through_frames, whole_frames
 from evaluation.metrics import MEASURES
 from evaluation.metrics.base import Block, Context
-from evaluation.models import Model
+from evaluation.models import TRUTH, Model
 from evaluation.prompts import Speech, prompts, scored_frames
 from evaluation.shots import Shot, ShotReader
 from evaluation.videos import blocks, fitted, frames_of, read_lossless, read_sound, square_pictures, write_lossless
@@ -76,7 +76,10 @@ def score(request: Mapping[str, Any]) -> dict[str, Any]:
         is_truth = model.kind == "truth"
         speech = _own_speech(reader) if is_truth else _speech(request, reader)
         n_frames = len(speech.pcm) // SAMPLES_PER_FRAME
-        context = Context(shot.size, n_frames, speech.pcm, request["full_reference"], is_truth, request["precision"])
+        context = Context(
+            shot.size, n_frames, speech.pcm, request["full_reference"], is_truth, request["precision"],
+            functools.partial(_truth_features, request),
+        )  # fmt: skip
         sessions = {name: MEASURES[name].start(context) for name in keys}
         errors: dict[str, str] = {}
         for block in _blocks(cell, reader, n_frames, is_truth):
@@ -100,6 +103,16 @@ def score(request: Mapping[str, Any]) -> dict[str, Any]:
         record["measures"][name] = nothing_measured(keys[name], missing)
     cell.write(record)
     return {"ok": True}
+
+
+def _truth_features(request: Mapping[str, Any], name: str) -> np.ndarray | None:
+    """What was measured of the clip itself, where that is done and still fits."""
+    cell = Cell(request["run"], TRUTH, request["shot"]["key"])
+    record = cell.read()
+    for measure, key in request["truth_keys"].items():
+        if name in record.get("measures", {}).get(measure, {}).get("features", ()) and cell.measure_fits(record, measure, key):
+            return cell.read_features(name)
+    return None
 
 
 def nothing_measured(key: str, missing: Mapping[str, Sequence[str]]) -> dict[str, Any]:

@@ -5,13 +5,14 @@ Numbers are rounded as they are printed, so the page, this file, CSV, Markdown a
 
 from __future__ import annotations
 
-import itertools
+import collections
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evaluation.stats import FEW_CLUSTERS, MIN_CLUSTERS_FOR_SIGNIFICANCE
-from evaluation.summary import ALPHA
+from evaluation.summary import ALPHA, POOLED
 from evaluation.tables import number
+from reports.clips import decimals
 from reports.columns import GROUPS, direction, group_of, ordered
 from reports.provenance import provenance
 from reports.verdicts import headline, verdicts
@@ -21,6 +22,9 @@ SCHEMA_VERSION = 1
 
 TRUTH = "truth"
 """Kind of the model that is the footage itself."""
+
+TAUGHT = "trained against the judge"
+"""Mark of a model that the judge's metrics show and never rank."""
 
 
 def leaderboard(summary: Mapping[str, Any], shots: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,7 +53,8 @@ def leaderboard(summary: Mapping[str, Any], shots: Mapping[str, Any], run: Mappi
 
 def _metric(about: Mapping[str, Any]) -> dict[str, Any]:
     arrow, words = direction(about["better"])
-    kept = ("id", "name", "unit", "better", "kind", "definition", "version", "unavailable", "weights", "near_truth")
+    kept = ("id", "name", "unit", "better", "kind", "definition", "version", "unavailable", "weights", "near_truth",
+            "by_judge")  # fmt: skip
     facts = {name: about[name] for name in kept}
     reason, colon, command = (about["unavailable"] or "").partition(": ")
     missing = {"reason": reason, "command": command if colon else None} if reason else None
@@ -72,11 +77,12 @@ def _source(
     models: Sequence[Mapping[str, Any]],
     shots: Mapping[str, Any],
 ) -> dict[str, Any]:
-    own = [shot for shot in shots["shots"].values() if shot["source"] == name]
+    own = shots_of_table(name, shots)
     licences = sorted({str(shot["about"]["licence"]) for shot in own if shot["about"].get("licence")})
     here = [model for model in models if model["name"] in table["rows"]]
     measured = [metric for metric in metrics if metric["unavailable"] is None]
     ranked = {metric["id"]: claims_ranks(table["pairs"].get(metric["id"], [])) for metric in measured}
+    taught = {model["name"] for model in here if TAUGHT in model["marks"]}
     rows = []
     for model in here:
         row = table["rows"][model["name"]]
@@ -84,18 +90,34 @@ def _source(
             metric["id"]: cell(metric, row["cells"].get(metric["id"]), table, ranked=ranked[metric["id"]])
             for metric in measured
         }
+        if model["name"] in taught:
+            for metric in measured:
+                if metric["by_judge"]:
+                    cells[metric["id"]]["unranked"] = TAUGHT
         counts = {key: row[key] for key in ("scored", "failed", "reasons")}
         rows.append({"model": model["name"], "truth": model["kind"] == TRUTH, **counts, "cells": cells})
     facts = {key: table[key] for key in ("shots", "identities", "frames", "redistributable")}
     return {
         "source": name,
         **facts,
+        "compared": _usual_shots(rows),
         "licences": licences,
         "verdicts": verdicts(table, metrics, here),
         "rows": rows,
-        "pairs": {metric["id"]: [_pair(metric, pair) for pair in table["pairs"].get(metric["id"], [])] for metric in measured},
+        "pairs": {metric["id"]: [_pair(metric, pair, taught) for pair in table["pairs"].get(metric["id"], [])] for metric in measured},
         "breakdowns": [_breakdown(breakdown, measured) for breakdown in table["breakdowns"]],
     }  # fmt: skip
+
+
+def _usual_shots(rows: Sequence[Mapping[str, Any]]) -> int | None:
+    """Shots that most cells of the models rest on."""
+    counts = collections.Counter(found["n"] for row in rows if not row["truth"] for found in row["cells"].values() if "n" in found)
+    return max(counts, key=lambda n: (counts[n], n), default=None)
+
+
+def shots_of_table(source: str, shots: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Shots of ``shots.json`` that a table is about."""
+    return [shot for shot in shots["shots"].values() if source in (shot["source"], POOLED)]
 
 
 def claims_ranks(pairs: Sequence[Mapping[str, Any]]) -> bool:
@@ -154,7 +176,7 @@ def p_text(p: float | None) -> str | None:
     return f"{p:.2g}" if p >= 1e-4 else "<0.0001"
 
 
-def _pair(metric: Mapping[str, Any], pair: Mapping[str, Any]) -> dict[str, Any]:
+def _pair(metric: Mapping[str, Any], pair: Mapping[str, Any], taught: set[str]) -> dict[str, Any]:
     """One comparison, with who is better in words."""
     low, high = pair["low"], pair["high"]
     shown = {
@@ -163,10 +185,14 @@ def _pair(metric: Mapping[str, Any], pair: Mapping[str, Any]) -> dict[str, Any]:
         "high": None if high is None else number(high, low, high),
     }
     claim = pair["p_holm"]
-    if claim is None:
+    if metric["by_judge"] and not taught.isdisjoint((pair["a"], pair["b"])):
+        verdict = f"no comparison: {TAUGHT}"
+    elif claim is None:
         verdict = f"no claim: {pair['clusters']} identities"
-    elif claim >= ALPHA or pair["effect"] == 0 or metric["better"] is None:
-        verdict = "not told apart" if claim >= ALPHA else "they differ"
+    elif claim >= ALPHA or pair["effect"] == 0:
+        verdict = "not told apart"
+    elif metric["better"] is None:
+        verdict = "they differ"
     else:
         # for a value to be reached, a pair compares distances from it
         first = (pair["effect"] > 0) == (metric["better"] == "higher")
@@ -179,39 +205,34 @@ def _pair(metric: Mapping[str, Any], pair: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _breakdown(breakdown: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Means over parts of the shots; only metrics of single shots have them."""
-    known = [m["id"] for m in metrics if any(m["id"] in part["means"] for part in breakdown["parts"])]
-    parts = [
-        {
-            "label": part["label"],
-            "shots": part["shots"],
-            "means": {
-                metric: {model: float(number(mean)) for model, mean in part["means"][metric].items()} for metric in known
-            },
-        }
-        for part in breakdown["parts"]
-    ]
-    return {"by": breakdown["by"], "unit": breakdown["unit"], "parts": parts}
+    """Means over parts of the shots, by metric: ``digits`` and [part] of {model: mean}."""
+    parts, means = breakdown["parts"], {}
+    for metric in metrics:
+        of_parts = [part["means"].get(metric["id"], {}) for part in parts]
+        known = [value for of_models in of_parts for value in of_models.values()]
+        if known:
+            digits = decimals(known)
+            rounded = [{model: float(f"{value:.{digits}f}") for model, value in of.items()} for of in of_parts]
+            means[metric["id"]] = {"digits": digits, "parts": rounded}
+    return {
+        "by": breakdown["by"],
+        "unit": breakdown["unit"],
+        "parts": [{"label": part["label"], "shots": part["shots"]} for part in parts],
+        "means": means,
+    }
 
 
 def models_by_rank(source: Mapping[str, Any], metric: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
-    """Rows of a table without the truth, best first by ``metric``; those without a value or a rank last."""
+    """Rows of a table without the truth, best first by ``metric``; those without a rank last, then those without a value."""
     rows = [row for row in source["rows"] if not row["truth"]]
-    if metric is None:
-        return rows
-    return sorted(rows, key=lambda row: order_of(metric, row["cells"][metric["id"]]))
+    return rows if metric is None else sorted(rows, key=lambda row: sort_key(metric, row["cells"][metric["id"]]))
 
 
-def order_of(metric: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[bool, float]:
+def sort_key(metric: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[bool, bool, float]:
     """Sorts cells of one column, best first."""
     if found["kind"] != "value":
-        return True, 0.0
+        return True, True, 0.0
+    unranked = "unranked" in found
     if isinstance(metric["better"], (int, float)):
-        return False, float(found["distance"])
-    return False, -found["mean"] if metric["better"] == "higher" else found["mean"]
-
-
-def all_cells(board: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Cells of all tables."""
-    rows = itertools.chain.from_iterable(source["rows"] for source in board["sources"])
-    return [found for row in rows for found in row["cells"].values()]
+        return False, unranked, float(found["distance"])
+    return False, unranked, -found["mean"] if metric["better"] == "higher" else found["mean"]

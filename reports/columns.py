@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("sync", "Lip sync", ("lse_d", "lse_c", "av_offset", "sync_score", "sync_c", "sync_d", "sync_offset")),
+    ("sync", "Lip sync", ("lse_d", "lse_c", "av_offset", "lse_d0", "sync_score", "sync_c", "sync_d", "sync_offset")),
     ("mouth", "Mouth shape", ("m-lmd", "lmd")),
     ("picture", "Picture", ("lpips-alex", "ssim", "psnr", "fid", "kid", "cpbd", "cpbd-matlab")),
     ("identity", "Identity", ("csim-dlib", "ffd-dlib")),

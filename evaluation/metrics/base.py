@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, Protocol
 
 import numpy as np
@@ -75,6 +75,8 @@ class Context:
         full_reference: blocks hold the clip's own frames, and comparing with them makes sense.
         is_truth: the output is the clip itself.
         precision: of the networks behind LSE and FID, ``fp32`` or ``bf16``.
+        truth_features: features that were measured of the clip itself before, by name, or ``None``: they are the same
+            for every model, and some take longer than everything else.
     """
 
     size: int
@@ -83,6 +85,7 @@ class Context:
     full_reference: bool
     is_truth: bool
     precision: str = "fp32"
+    truth_features: Callable[[str], np.ndarray | None] = lambda name: None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -107,11 +110,10 @@ class Block:
     scored: np.ndarray
     is_truth: bool
 
-    @property
-    def sampled(self) -> np.ndarray:
-        """int64: the scored frames of every fifth of the shot, positions in this block."""
+    def sampled(self, every: int = EVERY) -> np.ndarray:
+        """int64: the scored frames among every fifth (or ``every``-th) of the shot, positions in this block."""
         numbers = self.first + np.arange(len(self.output))
-        return np.flatnonzero(self.scored & (numbers % EVERY == 0))
+        return np.flatnonzero(self.scored & (numbers % every == 0))
 
     @functools.cached_property
     def output256(self) -> np.ndarray:

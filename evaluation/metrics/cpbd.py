@@ -220,7 +220,7 @@ class _Session:
         self._python, self._matlab = Mean(), Mean()
 
     def add(self, block: Block) -> None:
-        for face in luma(block.stored_faces(block.sampled)):
+        for face in luma(block.stored_faces(block.sampled())):
             self._python.add(np.array(cpbd(face)))
             self._matlab.add(np.array(cpbd_matlab(face)))
 

@@ -9,6 +9,10 @@ from g4g_core.errors import UsageError
 from prep.stages.geometry import MOUTH, POSE, interocular
 
 
+FEATURES = "points68"
+"""The clip's own points, float32 [n, 136]: fitted once for all models."""
+
+
 def aligned(points: np.ndarray, target: np.ndarray) -> np.ndarray:
     """``points`` carried onto ``target`` by the similarity that fits the pose points 17-47 best.
 
@@ -102,15 +106,22 @@ class _Session:
         self._context = context
         self._all, self._mouth = Mean(), Mean()
         self._curve: dict[int, float] = {}
+        self._fitted: list[np.ndarray] = []
+        target = context.truth_features(FEATURES)
+        self._target = None if target is None else target.reshape(-1, 68, 2)
 
     def add(self, block: Block) -> None:
-        if self._context.is_truth:
-            return
         chosen = np.flatnonzero(block.scored)
         if not len(chosen):
             return
         found = fit(block.output[chosen], block.landmarks[chosen])
-        target = fit(block.truth[chosen], block.landmarks[chosen])
+        if self._context.is_truth:
+            self._fitted.append(found)
+            return
+        if self._target is None:
+            target = fit(block.truth[chosen], block.landmarks[chosen])
+        else:
+            target, self._target = self._target[: len(chosen)], self._target[len(chosen) :]
         self._all.add(landmark_distance(found, target))
         mouth = landmark_distance(found, target, MOUTH)
         self._mouth.add(mouth)
@@ -118,6 +129,8 @@ class _Session:
 
     def result(self) -> Measured:
         measured = values_of({LMD: self._all.value, M_LMD: self._mouth.value}, self._context)
+        if self._fitted:
+            measured.features[FEATURES] = np.concatenate(self._fitted).reshape(-1, 136)
         if self._curve:
             measured.curves["m-lmd"] = [self._curve.get(frame) for frame in range(self._context.n_frames)]
         return measured

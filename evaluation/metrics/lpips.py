@@ -132,7 +132,7 @@ class _Session:
             return
         mouths = mouth_mask(block)
         pairs: tuple[list[tuple[np.ndarray, np.ndarray]], ...] = ([], [])
-        for frame in block.sampled:
+        for frame in block.sampled():
             both = block.output256[frame], block.truth256[frame]
             pairs[0].append(tuple(_cut(picture, FACE, SIDE) for picture in both))  # type: ignore[arg-type]
             box = mouth_box(mouths[frame])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evaluation.metrics.base import FACE, Block, Context, Mean, Measured, Metric, values_of
+from evaluation.metrics.base import FACE, SIDE, Block, Context, Mean, Measured, Metric, values_of
 from g4g_core.errors import UsageError
 from g4g_core.resize import resize
 from prep.shards.schema import MaskBit
@@ -41,8 +41,11 @@ def _decibels(error: float, data_range: float) -> float:
 
 def mouth_mask(block: Block) -> np.ndarray:
     """bool [n, 256, 256]: the clip's own mouth region, nose base to chin."""
-    mask = ((block.masks & MaskBit.MOUTH) > 0).astype(np.uint8) * 255
-    return np.asarray(resize(mask[..., None].repeat(3, axis=-1), 256)[..., 0] > 127)
+    mask = (block.masks & MaskBit.MOUTH) > 0
+    if mask.shape[1] == SIDE:
+        return np.asarray(mask)
+    levels = mask.astype(np.uint8) * 255
+    return np.asarray(resize(levels[..., None].repeat(3, axis=-1), SIDE)[..., 0] > 127)
 
 
 FACE_PSNR = Metric(

@@ -82,9 +82,22 @@ class _Session:
             return
         mouths = mouth_mask(block)
         for frame in np.flatnonzero(block.scored):
-            similar = ssim_map(block.output256[frame], block.truth256[frame])
+            box = _around(mouths[frame])
+            similar = np.full(block.output256[frame].shape, np.nan)
+            similar[box] = ssim_map(block.output256[frame][box], block.truth256[frame][box])
             self._face.add(similar[FACE])
             self._mouth.add(similar[mouths[frame]])
 
     def result(self) -> Measured:
         return values_of({FACE_SSIM: self._face.value, MOUTH_SSIM: self._mouth.value}, self._context)
+
+
+def _around(mouth: np.ndarray) -> tuple[slice, slice]:
+    """The smallest box that holds face and mouth with all that their pixels' windows reach, half of the picture."""
+    wanted = mouth.copy()
+    wanted[FACE] = True
+    rows, columns = np.flatnonzero(wanted.any(axis=1)), np.flatnonzero(wanted.any(axis=0))
+    across, down = (
+        slice(max(0, int(found[0]) - _RADIUS), int(found[-1]) + _RADIUS + 1) for found in (columns, rows)
+    )
+    return down, across

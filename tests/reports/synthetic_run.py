@@ -1,0 +1,102 @@
+"""Runs of made-up numbers, summarised and written by the code that summarises and writes real ones."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evaluation.harness import Plan
+from evaluation.metrics import METRICS
+from evaluation.models import TRUTH, Model
+from evaluation.protocols import RECONSTRUCTION, Protocol
+from evaluation.results import Results
+from evaluation.run import write_run
+from evaluation.shots import Shot
+from evaluation.summary import summarise
+
+LPIPS = {name: "needs the weights lpips-alex: g4g-eval weights fetch lpips-alex" for name in METRICS if "lpips" in name}
+SETS = {name: "left out" for name, metric in METRICS.items() if metric.kind == "set"}
+GROUND_TRUTH = Model(TRUTH, "truth", "", fingerprint="truth/1")
+
+
+def model(name: str, **facts: Any) -> Model:
+    return Model(name, "generator", name, **{"fingerprint": f"print of {name}", **facts})
+
+
+def shot(number: int, source: str = "lrs2", identity: str | None = None) -> Shot:
+    who = identity if identity is not None else f"person{number:04d}"
+    about = {
+        "licence": f"licence of {source}", "redistributable": False, "shot": 0, "yaw_max_abs": 3.0 + number % 7,
+        "face_px": 90.0 + number, "brightness": 100.0 + number, "duration": 4.0 + number / 10, "text": "words spoken",
+    }  # fmt: skip
+    key = f"{source}-clip{number:04d}-000"
+    return Shot(key, source, f"clip{number:04d}", who, "test", "test-00000", ((key, 0, 100),), 256, f"print {key}", about)
+
+
+@dataclasses.dataclass(frozen=True)
+class MadeUp(Results):
+    """Results whose features are drawn, not read."""
+
+    def features(self, model: str, shot: Shot, name: str) -> np.ndarray | None:
+        if (model, shot.key) in self.failed:
+            return None
+        rng = np.random.default_rng([len(model), int(shot.clip[4:])])
+        return rng.normal(len(model) % 5, 1.0, (20, 8)).astype(np.float32)
+
+
+def write_synthetic_run(
+    out: Path,
+    models: Sequence[Model],
+    shots: Sequence[Shot],
+    *,
+    failed: Mapping[tuple[str, str], tuple[str, str]] | None = None,
+    unavailable: Mapping[str, str] | None = None,
+    metrics: Sequence[str] = tuple(METRICS),
+    protocol: Protocol = RECONSTRUCTION,
+    effect: float = 0.0,
+    pooled: bool = False,
+    on_failure: str = "drop-everywhere",
+    settings: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write a run's files; ``effect`` makes every model better than the one before by so many standard deviations."""
+    failed, unavailable = dict(failed or {}), dict(unavailable or {})
+    plan = Plan(
+        root="/home/somebody/shards", run=str(out), protocol=protocol, seed=0, timeout=1.0, models=models, shots=shots,
+        excluded={}, speaker={s.key: s for s in shots}, measures=[], metrics=list(metrics), unavailable=unavailable,
+        precision="fp32", dubbing={},
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    values, missing, curves = {}, {}, {}
+    for place, one in enumerate(models):
+        for each in shots:
+            if (one.name, each.key) in failed:
+                continue
+            for name in metrics:
+                about = METRICS[name]
+                if name in unavailable or about.kind == "set":
+                    continue
+                if about.full_reference and one.name == TRUTH:
+                    missing[name, one.name, each.key] = ("identical", "compared with itself")
+                else:
+                    values[name, one.name, each.key] = _value(rng, about.better, effect * place)
+            curve = 1.3 + 0.05 * rng.normal(size=31)
+            curves[one.name, each.key] = {"judge": [round(float(v), 4) for v in curve]}
+            if "lse_d@crop1" not in unavailable:
+                curves[one.name, each.key]["lse"] = [round(float(v), 4) for v in 10 * curve]
+    results = MadeUp(plan, failed, values, missing, curves, {}, {})
+    summary = summarise(results, on_failure=on_failure, pooled=pooled, precision="fp32", split="test")
+    write_run(str(out), plan, results, summary, {"settings": dict(settings or {}), "seconds": 12.3})
+    return summary
+
+
+def _value(rng: np.random.Generator, better: str | float | None, shift: float) -> float:
+    noise = float(rng.normal())
+    if better == 0.0:
+        return float(np.clip(round(3 * noise), -15, 15))
+    if isinstance(better, float):
+        return round(better + 0.1 * noise + 0.2 * (5 - shift), 6)
+    return round(10 + noise + (shift if better == "higher" else -shift), 6)
