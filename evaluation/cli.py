@@ -122,9 +122,7 @@ def run(
     config = config.model_copy(update={"checkpoints": _checkpoints(config, checkpoints, noted)})
     folder = out or os.path.join("runs", f"{config.protocol.replace('/', '-')}-{config.split}")
     with _runner(options) as runner:
-        report = evaluate_shards(
-            config, folder, runner, quiet=options["quiet"], retry_failed=options["retry_failed"]
-        )
+        report = evaluate_shards(config, folder, runner, quiet=options["quiet"], retry_failed=options["retry_failed"])
     _finish(report, options)
 
 
@@ -164,9 +162,7 @@ def score(videos: tuple[str, ...], reference: str | None, out: str | None, **opt
 @click.option("--root", default="", metavar="DIR", help="Where the paths in FILE start.  [default: its folder]")
 @click.option("--out", metavar="PATH", help="Folder of the run.  [default: runs/pairs]")
 @_running_options
-def pairs(
-    file: str, models: str, checkpoints: tuple[str, ...], root: str, out: str | None, **options: Any
-) -> None:
+def pairs(file: str, models: str, checkpoints: tuple[str, ...], root: str, out: str | None, **options: Any) -> None:
     """Dub the videos of a list with other speech, paste the result back, and score it as video.
 
     FILE is in Wav2Lip's layout: a line 'audio_path video_path' per pair. This is how LSE on unpaired speech is
@@ -357,5 +353,3 @@ def _checkpoints(config: Any, given: tuple[str, ...], noted: dict[str, str]) -> 
         **config.checkpoints,
         **dict(map(_pair, given)),
     }
-
-

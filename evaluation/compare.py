@@ -15,7 +15,7 @@ from evaluation.run import SCORES, SUMMARY
 from evaluation.stats import holm, paired_difference
 from evaluation.summary import SCHEMA_VERSION
 from g4g_core import storage
-from g4g_core.errors import UsageError
+from g4g_core.errors import StorageError, UsageError
 from g4g_core.registry import unknown
 
 
@@ -30,7 +30,7 @@ def read_summary(path: str) -> dict[str, Any]:
     try:
         found = storage.read_json(path)
         version = found["schema_version"]
-    except (ValueError, TypeError, KeyError) as error:
+    except (StorageError, TypeError, KeyError) as error:
         raise UsageError(f"{path} is no summary of g4g-eval", "Name the summary.json of a run.") from error
     if version != SCHEMA_VERSION:
         raise UsageError(

@@ -105,5 +105,3 @@ def print_metrics(rows: Sequence[Mapping[str, Any]]) -> None:
         click.echo(f"    {row['definition']}")
         if row["missing"]:
             click.echo(f"    not here: {row['missing']}")
-
-

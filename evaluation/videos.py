@@ -124,9 +124,7 @@ def square_pictures(path: Path, size: int) -> Iterator[np.ndarray]:
     """
     for frame in frames_of(path):
         if abs(frame.width - frame.height) > 1:
-            raise SourceError(
-                f"{path}: {frame.width}x{frame.height} is no whole crop", "Videos of crops are square."
-            )
+            raise SourceError(f"{path}: {frame.width}x{frame.height} is no whole crop", "Videos of crops are square.")
         picture = frame.rgb()
         side = min(picture.shape[:2])
         yield resize(picture[None, :side, :side], size)[0]

@@ -110,7 +110,9 @@ def _truth_features(request: Mapping[str, Any], name: str) -> np.ndarray | None:
     cell = Cell(request["run"], TRUTH, request["shot"]["key"])
     record = cell.read()
     for measure, key in request["truth_keys"].items():
-        if name in record.get("measures", {}).get(measure, {}).get("features", ()) and cell.measure_fits(record, measure, key):
+        if name in record.get("measures", {}).get(measure, {}).get("features", ()) and cell.measure_fits(
+            record, measure, key
+        ):
             return cell.read_features(name)
     return None
 
@@ -220,9 +222,7 @@ def _picture_block(pictures: Any, prompt: ClipPrompt) -> np.ndarray:
     return pictures
 
 
-def _checked(
-    parts: Iterator[tuple[np.ndarray, np.ndarray | None]], shot: Shot, n_frames: int
-) -> Iterator[np.ndarray]:
+def _checked(parts: Iterator[tuple[np.ndarray, np.ndarray | None]], shot: Shot, n_frames: int) -> Iterator[np.ndarray]:
     """Pictures alone, every one of the right size, all frames there, and no erased region left as it was."""
     seen = 0
     for pictures, erase in parts:

@@ -104,14 +104,18 @@ def _source(
         "licences": licences,
         "verdicts": verdicts(table, metrics, here),
         "rows": rows,
-        "pairs": {metric["id"]: [_pair(metric, pair, taught) for pair in table["pairs"].get(metric["id"], [])] for metric in measured},
+        "pairs": {
+            metric["id"]: [_pair(metric, pair, taught) for pair in table["pairs"].get(metric["id"], [])]
+            for metric in measured
+        },
         "breakdowns": [_breakdown(breakdown, measured) for breakdown in table["breakdowns"]],
-    }  # fmt: skip
+    }
 
 
 def _usual_shots(rows: Sequence[Mapping[str, Any]]) -> int | None:
     """Shots that most cells of the models rest on."""
-    counts = collections.Counter(found["n"] for row in rows if not row["truth"] for found in row["cells"].values() if "n" in found)
+    cells = [found for row in rows if not row["truth"] for found in row["cells"].values()]
+    counts = collections.Counter(found["n"] for found in cells if "n" in found)
     return max(counts, key=lambda n: (counts[n], n), default=None)
 
 
@@ -166,7 +170,7 @@ def _gap(metric: Mapping[str, Any], gap: Mapping[str, Any]) -> dict[str, Any]:
     better = gap["effect"] > 0 if metric["better"] == "higher" else gap["effect"] < 0
     beyond = better and gap["p"] is not None and gap["p"] < ALPHA
     text = number(abs(gap["effect"]), gap["low"], gap["high"])
-    return {"text": text, "size": float(text), "side": "+" if gap["effect"] > 0 else "−", "beyond": beyond, "p": p_text(gap["p"])}
+    return {"text": text, "beyond": beyond, "p": p_text(gap["p"])}
 
 
 def p_text(p: float | None) -> str | None:
@@ -223,7 +227,7 @@ def _breakdown(breakdown: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]
 
 
 def models_by_rank(source: Mapping[str, Any], metric: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
-    """Rows of a table without the truth, best first by ``metric``; those without a rank last, then those without a value."""
+    """Rows of a table without the truth, best first by ``metric``; then those without a rank, then without a value."""
     rows = [row for row in source["rows"] if not row["truth"]]
     return rows if metric is None else sorted(rows, key=lambda row: sort_key(metric, row["cells"][metric["id"]]))
 
@@ -236,3 +240,8 @@ def sort_key(metric: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[bool,
     if isinstance(metric["better"], (int, float)):
         return False, unranked, float(found["distance"])
     return False, unranked, -found["mean"] if metric["better"] == "higher" else found["mean"]
+
+
+def all_cells(board: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Cells of all tables."""
+    return [found for source in board["sources"] for row in source["rows"] for found in row["cells"].values()]

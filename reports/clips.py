@@ -11,8 +11,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 MISSING = "."
+_CODES = np.frombuffer(ALPHABET.encode(), np.uint8)
 CURVES = {"lse": "SyncNet", "judge": "judge (sync-b)"}
 """Curves of 31 distances, by AV offset from -15 to 15, and who measured them."""
 
@@ -37,17 +40,14 @@ def pack_column(values: Sequence[float | None], digits: int | None = None) -> di
     known = [value for value in values if value is not None]
     kept = decimals(known) if digits is None else digits
     # through the printed text: what the page shows is what Python would print
-    units = [None if value is None else int(f"{value:.{kept}f}".replace(".", "")) for value in values]
-    low = min((unit for unit in units if unit is not None), default=0)
-    most = max((unit for unit in units if unit is not None), default=0) - low
+    units = np.array([0 if value is None else int(f"{value:.{kept}f}".replace(".", "")) for value in values], np.int64)
+    there = np.array([value is not None for value in values], bool)
+    low = int(units[there].min()) if known else 0
+    most = int(units[there].max()) - low if known else 0
     width = max(1, math.ceil(most.bit_length() / 6))
-    return {"low": low, "digits": kept, "width": width, "data": "".join(_digits(u, low, width) for u in units)}
-
-
-def _digits(unit: int | None, low: int, width: int) -> str:
-    if unit is None:
-        return MISSING * width
-    return "".join(ALPHABET[(unit - low) >> (6 * place) & 63] for place in reversed(range(width)))
+    places = (units[:, None] - low) >> (6 * np.arange(width)[::-1]) & 63
+    digits_of_rows = np.where(there[:, None], _CODES[places], ord(MISSING)).astype(np.uint8)
+    return {"low": low, "digits": kept, "width": width, "data": digits_of_rows.tobytes().decode("ascii")}
 
 
 def pack_curve(values: Sequence[float | None]) -> list[Any] | None:
@@ -72,8 +72,9 @@ def pack_clips(
         models: names, in the order of the page.
 
     Returns:
-        ``shots``: names and facts; ``columns``: by metric, models x shots packed (shots run fastest); ``curves``: by
-        kind and model, a packed curve or null a shot; ``errors``: [row, code, text] and ``flags``: [row, text], where row counts as in columns.
+        ``shots``: names and facts, a list each; ``columns``: packed, by metric, a row a model and shot (shots run
+        fastest); ``curves``: by kind, a packed curve or null a row; ``errors``: [row, code,
+        text] and ``flags``: [row, text].
     """
     keys = list(shots)
     rows = [(name, shots[key]["models"].get(name)) for name in models for key in keys]
@@ -104,7 +105,8 @@ def pack_clips(
 
 
 def _facts(shots: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    facts: dict[str, list[Any]] = {name: [shot[name] for shot in shots] for name in ("source", "clip", "identity", "frames")}
+    named = ("source", "clip", "identity", "frames")
+    facts: dict[str, list[Any]] = {name: [shot[name] for shot in shots] for name in named}
     facts["shot"] = [shot["about"].get("shot", 0) for shot in shots]
     for name in _ABOUT:
         facts[name] = [shot["about"].get(name) for shot in shots]

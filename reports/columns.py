@@ -31,7 +31,8 @@ def _place(metric: str, about: Mapping[str, Any]) -> tuple[int, bool, int, bool,
     stem, _, region = metric.partition("@")
     number = [key for key, _, _ in GROUPS].index(group_of(metric))
     stems = GROUPS[number][2]
-    return number, about["unavailable"] is not None, stems.index(stem) if stem in stems else 0, region != "mouth", metric
+    position = stems.index(stem) if stem in stems else 0
+    return number, about["unavailable"] is not None, position, region != "mouth", metric
 
 
 def lead_of(group: str, metrics: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from reports.board import all_cells
+
 _FIELDS = (
     "source", "model", "metric", "name", "unit", "better", "mean", "low", "high", "half_width", "rank", "shared_rank",
     "gap_to_truth", "n", "identities", "few_identities", "scored", "failed", "marks", "note",
@@ -83,14 +85,16 @@ def board_latex(board: Mapping[str, Any]) -> str:
     parts = ["% needs \\usepackage{booktabs,graphicx}"]
     for source in board["sources"]:
         groups = [(title, len(list(members))) for title, members in groupby(_titles(board, metrics))]
-        parts += ["\\begin{table*}", "\\centering", f"\\caption{{{_tex(_caption(board, source))}. {_tex(' '.join(_notes(board)))}}}"]
+        caption = f"{_caption(board, source)}. {' '.join(_notes(board))}"
+        parts += ["\\begin{table*}", "\\centering", f"\\caption{{{_tex(caption)}}}"]
         parts += ["\\resizebox{\\textwidth}{!}{%", f"\\begin{{tabular}}{{l{'r' * len(metrics)}}}", "\\toprule"]
         parts.append("".join(f" & \\multicolumn{{{n}}}{{c}}{{{_tex(title)}}}" for title, n in groups) + " \\\\")
         start, rules = 2, []
         for _, n in groups:
             rules.append(f"\\cmidrule(lr){{{start}-{start + n - 1}}}")
             start += n
-        parts += [" ".join(rules), "".join(f" & {_tex(m['name'])} {_tex_arrow(m)}".rstrip() for m in metrics) + " \\\\", "\\midrule"]
+        heads = "".join(f" & {_tex(metric['name'])} {_tex_arrow(metric)}".rstrip() for metric in metrics)
+        parts += [" ".join(rules), heads + " \\\\", "\\midrule"]
         for number, row in enumerate(source["rows"]):
             if number and source["rows"][number - 1]["truth"]:
                 parts.append("\\midrule")
@@ -115,8 +119,8 @@ def _tex_arrow(metric: Mapping[str, Any]) -> str:
 
 _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
-    "±": r"$\pm$", "–": "--",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", "±": r"$\pm$", "–": "--",
 }  # fmt: skip
 
 
@@ -145,10 +149,10 @@ def _caption(board: Mapping[str, Any], source: Mapping[str, Any]) -> str:
 
 def _notes(board: Mapping[str, Any]) -> list[str]:
     """What must be said wherever the numbers are printed."""
-    cells = [cell for source in board["sources"] for row in source["rows"] for cell in row["cells"].values()]
+    cells = all_cells(board)
     notes = ["± is half of the 95 % interval over identities."]
     if any("rank" in cell for cell in cells):
-        notes.append("Rank (bold: first): 1 + the number of models that are significantly better (Holm over all pairs).")
+        notes.append("Rank (bold: first): 1 + the models that are significantly better (Holm over all pairs).")
     if any(cell.get("few") for cell in cells):
         notes.append(f"Fewer than {board['limits']['few']} identities: intervals are rough.")
     missing = [metric["name"] for metric in board["metrics"] if metric["unavailable"]]

@@ -67,6 +67,9 @@ class Axis:
     better: str | float | None
 
 
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom, px."""
+
 _SCATTER_W, _SCATTER_H, _LEFT, _RIGHT, _TOP, _BOTTOM = 460, 330, 58, 18, 18, 46
 
 
@@ -75,18 +78,20 @@ def scatter(points: Sequence[Point], x: Axis, y: Axis) -> Markup:
     xs = Scale.around([v for p in points for v in (p.x, *(p.x_interval or ()))], _LEFT, _SCATTER_W - _RIGHT, 0.08)
     ys = Scale.around([v for p in points for v in (p.y, *(p.y_interval or ()))], _SCATTER_H - _BOTTOM, _TOP, 0.08)
     bottom, right = _SCATTER_H - _BOTTOM, _SCATTER_W - _RIGHT
-    parts = [Markup('<rect class="plot" x="{}" y="{}" width="{}" height="{}"/>').format(_LEFT, _TOP, right - _LEFT, bottom - _TOP)]
+    parts = [_rect("plot", _LEFT, _TOP, right - _LEFT, bottom - _TOP)]
     for value, text in xs.ticks(5):
         parts += [_line("grid", xs(value), _TOP, xs(value), bottom), _text(xs(value), bottom + 15, text, "middle")]
     for value, text in ys.ticks(5):
         parts += [_line("grid", _LEFT, ys(value), right, ys(value)), _text(_LEFT - 6, ys(value) + 4, text, "end")]
     parts.append(_text((_LEFT + right) / 2, _SCATTER_H - 8, x.title, "middle", "title"))
-    parts.append(Markup('<g transform="rotate(-90)">{}</g>').format(_text(-(_TOP + bottom) / 2, 13, y.title, "middle", "title")))
-    boxes: list[tuple[float, float, float, float]] = [(xs(p.x) - 6, ys(p.y) - 6, xs(p.x) + 6, ys(p.y) + 6) for p in points]
+    upright = _text(-(_TOP + bottom) / 2, 13, y.title, "middle", "title")
+    parts.append(Markup('<g transform="rotate(-90)">{}</g>').format(upright))
+    boxes: list[Box] = [(xs(p.x) - 6, ys(p.y) - 6, xs(p.x) + 6, ys(p.y) + 6) for p in points]
     if isinstance(x.better, str) and isinstance(y.better, str):
         left, top = x.better == "lower", y.better == "higher"
         at = (_LEFT + 6 if left else right - 6, _TOP + 15 if top else bottom - 7)
-        parts.append(_text(*at, f"{'↖↗'[not left] if top else '↙↘'[not left]} better", "start" if left else "end", "best"))
+        arrow = {(True, True): "↖", (False, True): "↗", (True, False): "↙", (False, False): "↘"}[left, top]
+        parts.append(_text(*at, f"{arrow} better", "start" if left else "end", "best"))
         boxes.append(_box(*at, 9, "start" if left else "end"))
     for point in points:
         kind = "model real" if point.truth else "model"
@@ -102,7 +107,7 @@ def scatter(points: Sequence[Point], x: Axis, y: Axis) -> Markup:
     return _svg("scatter", _SCATTER_W, _SCATTER_H, parts, f"{y.title} against {x.title}. {known}")
 
 
-def _label(point: Point, px: float, py: float, boxes: list[tuple[float, float, float, float]]) -> Markup:
+def _label(point: Point, px: float, py: float, boxes: list[Box]) -> Markup:
     """The name beside its dot, at the first of some places where it covers nothing; ``boxes`` grows by it."""
     text = point.label if len(point.label) <= 24 else point.label[:23] + "…"
     tried = [(9.0, -7.0, "start"), (-9.0, -7.0, "end"), (9.0, 15.0, "start"), (-9.0, 15.0, "end")]
@@ -119,13 +124,13 @@ def _label(point: Point, px: float, py: float, boxes: list[tuple[float, float, f
     return _text(px + dx, py + dy, text, anchor, "label real" if point.truth else "label")
 
 
-def _box(x: float, y: float, letters: int, anchor: str) -> tuple[float, float, float, float]:
+def _box(x: float, y: float, letters: int, anchor: str) -> Box:
     width = 6.6 * letters
     left = x if anchor == "start" else x - width
     return left, y - 10, left + width, y + 3
 
 
-def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+def _overlap(a: Box, b: Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
@@ -143,12 +148,11 @@ def offset_histogram(counts: Mapping[int, int], most: float, label: str) -> Mark
         label: for readers who do not see it.
     """
     total = max(1, sum(counts.values()))
-    parts = [Markup('<rect class="sync" x="{}" y="0" width="{}" height="{}"/>').format(14 * _BAR, 3 * _BAR, _BARS_H)]
+    parts = [_rect("sync", 14 * _BAR, 0, 3 * _BAR, _BARS_H)]
     for offset in OFFSETS:
         height = _BARS_H * counts.get(offset, 0) / total / most if most else 0.0
         if height:
-            place = (_f((offset + 15) * _BAR + 1), _f(_BARS_H - height), _BAR - 2, _f(height))
-            parts.append(Markup('<rect class="bar" x="{}" y="{}" width="{}" height="{}"/>').format(*place))
+            parts.append(_rect("bar", (offset + 15) * _BAR + 1, _BARS_H - height, _BAR - 2, height))
     parts.append(_line("axis", 0, _BARS_H, 31 * _BAR, _BARS_H))
     for offset, anchor in ((-15, "start"), (0, "middle"), (15, "end")):
         at = {-15: 0.0, 0: 15.5 * _BAR, 15: 31.0 * _BAR}[offset]
@@ -189,6 +193,11 @@ def _line(kind: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
     return Markup('<line class="{}" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(kind, *map(_f, (x1, y1, x2, y2)))
 
 
+def _rect(kind: str, x: float, y: float, width: float, height: float) -> Markup:
+    drawn = Markup('<rect class="{}" x="{}" y="{}" width="{}" height="{}"/>')
+    return drawn.format(kind, *map(_f, (x, y, width, height)))
+
+
 def _text(x: float, y: float, text: str, anchor: str, kind: str = "") -> Markup:
     name = Markup(' class="{}"').format(kind) if kind else ""
     return Markup('<text{} x="{}" y="{}" text-anchor="{}">{}</text>').format(name, _f(x), _f(y), anchor, text)
@@ -197,11 +206,10 @@ def _text(x: float, y: float, text: str, anchor: str, kind: str = "") -> Markup:
 def _svg(kind: str, width: float, height: float, parts: Sequence[Markup], label: str | None = None) -> Markup:
     spoken = Markup('role="img" aria-label="{}"').format(label) if label else Markup('aria-hidden="true"')
     head = Markup('<svg class="{}" viewBox="0 0 {} {}" width="{}" height="{}" {}>')
-    return head.format(kind, _f(width), _f(height), _f(width), _f(height), spoken) + Markup("").join(parts) + Markup("</svg>")
+    size = (_f(width), _f(height))
+    return head.format(kind, *size, *size, spoken) + Markup("").join(parts) + Markup("</svg>")
 
 
 def _f(value: float) -> str:
     """At most one decimal: a tenth of a pixel."""
     return f"{value:.1f}".removesuffix(".0")
-
-

@@ -19,7 +19,7 @@ from evaluation.compare import read_summary
 from evaluation.run import RUN_FILE, SHOTS, SUMMARY
 from g4g_core import storage
 from g4g_core.errors import UsageError
-from reports.board import TRUTH, leaderboard, models_by_rank, shots_of_table
+from reports.board import TRUTH, all_cells, leaderboard, models_by_rank, shots_of_table
 from reports.clips import ALPHABET, MISSING, pack_clips, pack_column
 from reports.columns import lead_of
 from reports.exports import board_csv
@@ -50,9 +50,9 @@ def write_report(run: str) -> str:
     board = leaderboard(summary, shots, facts)
     text = render_page(board, summary, shots)
     storage.write_json(storage.join(run, BOARD), board)
-    storage.write_bytes(storage.join(run, TABLE), _encoded(board_csv(board)))
+    storage.write_bytes(storage.join(run, TABLE), board_csv(board).encode())
     page = storage.join(run, PAGE)
-    storage.write_bytes(page, _encoded(text))
+    storage.write_bytes(page, text.encode())
     return page
 
 
@@ -78,7 +78,7 @@ def read_run(run: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
 
 
 def render_page(board: Mapping[str, Any], summary: Mapping[str, Any], shots: Mapping[str, Any]) -> str:
-    """The page as text; unpaired surrogates may be in it, where a file's name was no UTF-8."""
+    """The page as text."""
     import jinja2
 
     # autoescape by extension would not know "html.j2"
@@ -100,7 +100,7 @@ def render_page(board: Mapping[str, Any], summary: Mapping[str, Any], shots: Map
         metrics=metrics,
         models=kinds,
         lead=lead,
-        few=any(found.get("few") for source in board["sources"] for row in source["rows"] for found in row["cells"].values()),
+        few=any(found.get("few") for found in all_cells(board)),
         ordered={source["source"]: models_by_rank(source, lead) for source in board["sources"]},
         truths={source["source"]: [row for row in source["rows"] if row["truth"]] for source in board["sources"]},
         whiskers=_whiskers(board, summary),
@@ -120,11 +120,7 @@ def script_json(obj: Any) -> str:
 
 
 def _asset(name: str) -> str:
-    return resources.files("reports").joinpath("templates", name).read_text(encoding="utf-8")
-
-
-def _encoded(text: str) -> bytes:
-    return text.encode("utf-8", "replace")
+    return resources.files("reports").joinpath("templates").joinpath(name).read_text(encoding="utf-8")
 
 
 def _whiskers(board: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[tuple[str, str, str], Markup]:
@@ -217,15 +213,17 @@ def _embedded(board: Mapping[str, Any], shots: Mapping[str, Any]) -> dict[str, A
                 metric: [[place[row["a"]], place[row["b"]], *(row[key] for key in pair)] for row in rows]
                 for metric, rows in source["pairs"].items()
             },
-            "breakdowns": [_packed(breakdown, [row["model"] for row in source["rows"]], place) for breakdown in source["breakdowns"]],
+            "breakdowns": [
+                _packed(each, [row["model"] for row in source["rows"]], place) for each in source["breakdowns"]
+            ],
         }
         for source in board["sources"]
-    ]  # fmt: skip
+    ]
     return {
         "alphabet": ALPHABET,
         "missing": MISSING,
         "models": [{"name": model["name"], "truth": model["kind"] == TRUTH} for model in board["models"]],
-        "metrics": [{key: metric[key] for key in known} for metric in board["metrics"] if metric["unavailable"] is None],
+        "metrics": [{key: metric[key] for key in known} for metric in board["metrics"] if not metric["unavailable"]],
         "sources": sources,
         "clips": pack_clips(shots["shots"], board["metrics"], names),
     }

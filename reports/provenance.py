@@ -14,7 +14,7 @@ _PLACES = {"selection": "FILE", "footage": "ROOT"}
 
 
 def provenance(summary: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
-    """Code, packages, seeds, digests and commands. No date, duration, host or absolute path: equal results, equal bytes."""
+    """Code, packages, seeds, digests and commands; no date, duration, host or absolute path."""
     environment = run["environment"]
     return {
         "git_commit": environment["git_commit"],
@@ -38,7 +38,8 @@ def _command(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
         return shlex.join([*words, *(["--reference", "DIR"] if kind == "videos-reference" else [])])
     if kind == "pairs":
         return shlex.join(["g4g-eval", "pairs", "FILE", "--models", ",".join(models)])
-    words = ["g4g-eval", "run", "--models", ",".join(map(_placeless, settings.get("models") or models)), "--data", "DATA"]
+    named = ",".join(map(_placeless, settings.get("models") or models))
+    words = ["g4g-eval", "run", "--models", named, "--data", "DATA"]
     for name in sorted(settings.get("checkpoints") or {}):
         words += ["--checkpoint", f"{name}=PATH"]
     if settings.get("metrics"):

@@ -10,7 +10,7 @@ from evaluation.summary import ALPHA
 from reports.columns import GROUPS, lead_of
 
 _WHAT = {
-    "reconstruction": "redrew the mouth in {data}, from each clip's own speech; the result is compared with the clip itself",
+    "reconstruction": "redrew the mouth in {data}, from each clip's own speech: compared with the clip itself",
     "cross": "redrew the mouth in {data}, from another person's speech, so nothing is compared frame by frame",
     "pairs": "dubbed {data} with other speech; the result was pasted back and scored as video",
     "videos-reference": "had made finished videos of {data}, which are compared with their originals",
@@ -33,7 +33,8 @@ def verdicts(
 
 
 def _verdict(table: Mapping[str, Any], metric: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """``claim``: ``ahead`` of all others, ``first`` (nobody is better), ``shared``, ``tie`` of all, ``untested``, ``single``, ``none``."""
+    """``claim``: ``ahead`` of all others, ``first`` (nobody is better), ``shared`` first place, ``tie`` of all,
+    ``untested``, ``single`` (nothing to compare with) or ``none`` (no rank)."""
     cells = {name: table["rows"][name]["cells"].get(metric["id"], {}) for name in names}
     ranked = {name: cell["rank"] for name, cell in cells.items() if cell.get("rank") is not None}
     pairs = table["pairs"].get(metric["id"], [])
@@ -54,7 +55,8 @@ def _verdict(table: Mapping[str, Any], metric: Mapping[str, Any], names: Sequenc
     others = [name for name in ranked if name != leaders[0]]
     open_ = [name for name in others if name not in beaten]
     if open_:
-        return _said("first", leaders, f"{leaders[0]} comes first, though not told apart from {_listed(open_, 'others')}")
+        sentence = f"{leaders[0]} comes first, though not told apart from {_listed(open_, 'others')}"
+        return _said("first", leaders, sentence)
     than = others[0] if len(others) == 1 else f"all {len(others)} others"
     return _said("ahead", leaders, f"{leaders[0]} is ahead of {than} (p {_at_most(p)} after Holm)")
 
@@ -117,7 +119,8 @@ def _outcome(found: Sequence[Mapping[str, Any]]) -> str:
     clauses: dict[str, list[str]] = {}
     for (model, aspect), where in wins.items():
         clauses.setdefault(model, []).append(f"{aspect} ({_joined(where)})" if everywhere else aspect)
-    text = "; ".join(f"{model} is significantly ahead of every other model in {_joined(parts)}" for model, parts in clauses.items())
+    ahead = "is significantly ahead of every other model in"
+    text = "; ".join(f"{model} {ahead} {_joined(parts)}" for model, parts in clauses.items())
     rest = len(compared) - sum(len(where) for where in wins.values())
     return f"{text}. In the other {_count(rest, 'comparison')} below nobody stands alone." if rest else f"{text}."
 

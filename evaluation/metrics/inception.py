@@ -82,6 +82,7 @@ def _pretrained() -> Mapping[str, torch.Tensor]:
     state: Mapping[str, torch.Tensor] = torch.load(file, map_location="cpu", weights_only=True)
     return state
 
+
 FID = Metric(
     id="fid@face256", name="FID", unit="", better="lower", kind="set", needs_clip=True, weights=("inception-fid",),
     definition="Frechet distance of Inception features (pytorch-fid's), face boxes at 256 px after the shards' JPEG, "

@@ -8,7 +8,6 @@ from evaluation.metrics.base import Block, Context, Mean, Measured, Metric, valu
 from g4g_core.errors import UsageError
 from prep.stages.geometry import MOUTH, POSE, interocular
 
-
 FEATURES = "points68"
 """The clip's own points, float32 [n, 136]: fitted once for all models."""
 

@@ -149,6 +149,7 @@ def _distances(seen: np.ndarray, heard: np.ndarray, vshift: int) -> np.ndarray:
             found[start : start + _ROWS, shift] = np.sqrt(np.einsum("nd,nd->n", apart, apart))
     return found
 
+
 _BY = "by SyncNet v2 on crops of crop/1 at 224 px and raw sound, as SyncNetInstance.evaluate"
 LSE_D = Metric(
     id="lse_d@crop1", name="LSE-D", unit="", better="lower", kind="clip", near_truth=True, weights=("syncnet-v2",),

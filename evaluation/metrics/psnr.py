@@ -10,6 +10,8 @@ from g4g_core.resize import resize
 from prep.shards.schema import MaskBit
 
 PEAK = 255.0
+IDENTICAL_DB = 100.0
+"""What a table shows where a region is the clip's own to the last bit, for a mean must stay finite."""
 
 
 def psnr(a: np.ndarray, b: np.ndarray, data_range: float = PEAK) -> float:
@@ -51,7 +53,7 @@ def mouth_mask(block: Block) -> np.ndarray:
 FACE_PSNR = Metric(
     id="psnr@face", name="PSNR face", unit="dB", better="higher", kind="clip", full_reference=True,
     definition="Peak signal-to-noise ratio of the face box against the clip, RGB at 256 px; from the mean squared "
-    "error over the scored frames of a shot.",
+    "error over the scored frames of a shot; 100 where nothing differs.",
 )  # fmt: skip
 MOUTH_PSNR = Metric(
     id="psnr@mouth", name="PSNR mouth", unit="dB", better="higher", kind="clip", full_reference=True,
@@ -87,6 +89,6 @@ class _Session:
     def result(self) -> Measured:
         pairs = {FACE_PSNR: self._face.value, MOUTH_PSNR: self._mouth.value}
         return values_of(
-            {metric: None if error is None else _decibels(error, PEAK) for metric, error in pairs.items()},
+            {metric: None if e is None else min(IDENTICAL_DB, _decibels(e, PEAK)) for metric, e in pairs.items()},
             self._context,
         )

@@ -97,7 +97,5 @@ def _around(mouth: np.ndarray) -> tuple[slice, slice]:
     wanted = mouth.copy()
     wanted[FACE] = True
     rows, columns = np.flatnonzero(wanted.any(axis=1)), np.flatnonzero(wanted.any(axis=0))
-    across, down = (
-        slice(max(0, int(found[0]) - _RADIUS), int(found[-1]) + _RADIUS + 1) for found in (columns, rows)
-    )
+    across, down = (slice(max(0, int(found[0]) - _RADIUS), int(found[-1]) + _RADIUS + 1) for found in (columns, rows))
     return down, across

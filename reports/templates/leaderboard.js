@@ -92,10 +92,14 @@
       const button = event.target.closest(".sort");
       if (!button) return;
       const head = button.closest("th"), column = columns.indexOf(head);
-      const worst = head.getAttribute("aria-sort") === "ascending";
+      const worst = head.dataset.first === "best";
       const sign = Number(button.dataset.sign) * (worst ? -1 : 1);
-      for (const other of columns) other.removeAttribute("aria-sort");
-      head.setAttribute("aria-sort", worst ? "descending" : "ascending");
+      for (const other of columns) {
+        other.removeAttribute("aria-sort");
+        delete other.dataset.first;
+      }
+      head.dataset.first = worst ? "worst" : "best";
+      head.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
       const key = (row) => row.cells[column].dataset;
       body.append(...[...body.rows].sort((a, b) => {
         const x = key(a), y = key(b);
@@ -247,11 +251,12 @@
     const [order, id] = choice.order.value.split(" ");
     const titles = ["Clip", ...(severalSources ? ["Source"] : []), "Identity", "Model", "Frames"];
     byId("clip-head").replaceChildren(el("tr", {}, titles.map((title) => el("th", { scope: "col" }, title)), shown.map((metric) => {
-      const sorted = id === metric.id ? (order === "best" ? "ascending" : "descending") : null;
+      const rising = (order === "worst") === (metric.better === "higher");
+      const sorted = id === metric.id ? (rising ? "ascending" : "descending") : null;
       if (metric.better === null) return el("th", { scope: "col", class: "n" }, titleOf(metric));
       const button = el("button", { type: "button", class: "sort", "data-def": defOf(metric.id) }, titleOf(metric));
       button.addEventListener("click", () => {
-        choice.order.value = `${sorted === "descending" ? "best" : "worst"} ${metric.id}`;
+        choice.order.value = `${sorted && order === "worst" ? "best" : "worst"} ${metric.id}`;
         find();
         byId("clip-head").querySelector("[aria-sort] button").focus();
       });
@@ -279,7 +284,7 @@
       flags.has(row) ? el("span", { class: "chip" }, flags.get(row)) : null),
       severalSources ? el("td", {}, shots.source[shot]) : null, el("td", { class: "who" }, shots.identity[shot]),
       el("td", { class: "who" }, data.models[model].name), el("td", { class: "n" }, String(shots.frames[shot])),
-      why ? el("td", { class: "error", colspan: Math.max(1, shown.length) }, `failed: ${why.join(": ")}`)
+      why ? el("td", { class: "error", colspan: Math.max(1, shown.length) }, el("div", {}, `failed: ${why.join(": ")}`))
         : shown.map((metric) => el("td", { class: "n" }, unpack(columns[metric.id], row)?.text ?? "\u2013")));
     button.addEventListener("click", () => {
       const open = button.getAttribute("aria-expanded") === "true";

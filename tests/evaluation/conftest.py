@@ -70,16 +70,20 @@ def register(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Register:
         folder = tmp_path / "site packages"
         (folder / "extra_models-1.dist-info").mkdir(parents=True)
         (folder / "extra_models.py").write_text(textwrap.dedent(source), encoding="utf-8")
-        (folder / "extra_models-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: extra-models\nVersion: 1\n")
+        (folder / "extra_models-1.dist-info" / "METADATA").write_text(
+            "Metadata-Version: 2.1\nName: extra-models\nVersion: 1\n"
+        )
         lines = [f"{name.replace('_', '-')} = extra_models:{kind}" for name, kind in kinds.items()]
-        (folder / "extra_models-1.dist-info" / "entry_points.txt").write_text("[g4g.models]\n" + "\n".join(lines) + "\n")
+        (folder / "extra_models-1.dist-info" / "entry_points.txt").write_text(
+            "[g4g.models]\n" + "\n".join(lines) + "\n"
+        )
         monkeypatch.syspath_prepend(str(folder))
         monkeypatch.delitem(sys.modules, "extra_models", raising=False)
 
     return install
 
 
-KIND = '''
+KIND = """
 import numpy as np
 from baselines.redraw import redraw
 from g4g_core.protocols import POSE_POINTS
@@ -100,7 +104,7 @@ class Kind:
         return self.generator.__name__
     def open(self, checkpoint):
         return self.generator()
-'''
+"""
 """The head of a module of test models."""
 
 

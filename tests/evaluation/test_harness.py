@@ -52,7 +52,11 @@ def test_the_truth_stands_above_both_controls(controls: Any) -> None:
 def test_columns_without_weights_say_which_and_how_to_get_them(controls: Any) -> None:
     metrics = controls.summary["metrics"]
 
-    for metric, name in (("lse_d@crop1", "syncnet-v2"), ("fid@face256", "inception-fid"), ("lpips-alex@face", "lpips-alex")):
+    for metric, name in (
+        ("lse_d@crop1", "syncnet-v2"),
+        ("fid@face256", "inception-fid"),
+        ("lpips-alex@face", "lpips-alex"),
+    ):
         assert f"g4g-eval weights fetch {name}" in metrics[metric]["unavailable"]
 
 
@@ -82,14 +86,18 @@ def test_files_of_a_run_agree_with_its_summary(controls: Any) -> None:
     assert json.loads(text) == controls.summary
     assert "NaN" not in text and "Infinity" not in text
     assert np.mean(values) == pytest.approx(mean(controls.summary, "still", "psnr@face"), rel=1e-5)
-    assert {row["error"] for row in scores if row["model"] == "ground-truth" and row["metric"] == "psnr@face"} == {"identical"}
+    assert {row["error"] for row in scores if row["model"] == "ground-truth" and row["metric"] == "psnr@face"} == {
+        "identical"
+    }
     run = json.loads((out / "run.json").read_text())
     assert run["environment"]["packages"]["g4g"] and run["settings"]["models"] == ["still", "shuffled"]
     for volatile in (run["environment"]["host"], run["finished"], str(out)):
         assert volatile not in text
 
 
-CHEAT = KIND + '''
+CHEAT = (
+    KIND
+    + '''
 import gc
 
 class Cheat(Base):
@@ -113,6 +121,7 @@ class Cheat(Base):
 
 CHEAT = Kind(Cheat)
 '''
+)
 
 
 def test_a_cheat_that_returns_whatever_it_finds_of_its_target_scores_like_still(
@@ -130,10 +139,15 @@ def test_a_cheat_that_returns_whatever_it_finds_of_its_target_scores_like_still(
     for metric, slack in (("m-lmd@20", 1.5), ("psnr@mouth", 4.0), ("sync_score@judge", 0.2)):
         still, cheat = (mean(report.summary, name, metric) for name in ("still", "cheat"))
         assert abs(still - cheat) < slack, metric
-    assert mean(report.summary, "ground-truth", "sync_score@judge") > mean(report.summary, "cheat", "sync_score@judge") + 0.1
+    assert (
+        mean(report.summary, "ground-truth", "sync_score@judge")
+        > mean(report.summary, "cheat", "sync_score@judge") + 0.1
+    )
 
 
-RECORDER = KIND + '''
+RECORDER = (
+    KIND
+    + '''
 class First(Base):
     def generate(self, prompt):
         SEEN.append((type(self).__name__, prompt.digest()))
@@ -156,6 +170,7 @@ class Spoiler(First):
 SEEN = []
 FIRST, SECOND, SPOILER = Kind(First), Kind(Second), Kind(Spoiler)
 '''
+)
 
 
 def test_models_get_identical_prompts_whatever_their_order(shards: str, tmp_path: Path, register: Register) -> None:
@@ -173,7 +188,9 @@ def test_models_get_identical_prompts_whatever_their_order(shards: str, tmp_path
     assert digests[0] == digests[1]
 
 
-FAULTY = KIND + '''
+FAULTY = (
+    KIND
+    + """
 import os, time
 
 class Painter(Base):
@@ -214,7 +231,8 @@ def nothing(out, prompt):
 TARGET = int(os.environ["FAULTY_ON"])
 RAISES, CRASHES, HANGS = faulty(raises), faulty(crashes), faulty(hangs)
 NAN, SHAPE, GREY, NOTHING = faulty(nan), faulty(shape), faulty(grey), faulty(nothing)
-'''
+"""
+)
 
 
 @pytest.fixture
@@ -396,7 +414,9 @@ def test_workers_give_what_one_process_gives(shards: str, tmp_path: Path) -> Non
         (["<b>=still"], {}, "no name for a model"),
     ],
 )
-def test_models_that_cannot_be_are_refused_in_one_line(models: list[str], checkpoints: dict[str, str], says: str) -> None:
+def test_models_that_cannot_be_are_refused_in_one_line(
+    models: list[str], checkpoints: dict[str, str], says: str
+) -> None:
     with pytest.raises(UsageError) as refused:
         models_of(models, checkpoints)
 

@@ -33,8 +33,9 @@ def shot(number: int, source: str = "lrs2", identity: str | None = None) -> Shot
         "licence": f"licence of {source}", "redistributable": False, "shot": 0, "yaw_max_abs": 3.0 + number % 7,
         "face_px": 90.0 + number, "brightness": 100.0 + number, "duration": 4.0 + number / 10, "text": "words spoken",
     }  # fmt: skip
-    key = f"{source}-clip{number:04d}-000"
-    return Shot(key, source, f"clip{number:04d}", who, "test", "test-00000", ((key, 0, 100),), 256, f"print {key}", about)
+    clip = f"clip{number:04d}"
+    key = f"{source}-{clip}-000"
+    return Shot(key, source, clip, who, "test", "test-00000", ((key, 0, 100),), 256, f"print {key}", about)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +71,9 @@ def write_synthetic_run(
         precision="fp32", dubbing={},
     )  # fmt: skip
     rng = np.random.default_rng(0)
-    values, missing, curves = {}, {}, {}
+    values: dict[tuple[str, str, str], float] = {}
+    missing: dict[tuple[str, str, str], tuple[str, str]] = {}
+    curves: dict[tuple[str, str], dict[str, list[float | None]]] = {}
     for place, one in enumerate(models):
         for each in shots:
             if (one.name, each.key) in failed:

@@ -1,0 +1,439 @@
+from __future__ import annotations
+
+import csv
+import html.parser
+import io
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from synthetic_run import GROUND_TRUTH, LPIPS, SETS, model, shot, write_synthetic_run
+
+from evaluation.cli import main
+from evaluation.metrics import METRICS
+from evaluation.models import Model
+from evaluation.protocols import CROSS, VIDEOS
+from evaluation.tables import number
+from g4g_core import storage
+from g4g_core.errors import UsageError
+from reports.clips import ALPHABET, MISSING, pack_column, pack_curve
+from reports.exports import board_latex, board_markdown
+from reports.leaderboard import read_board, write_report
+
+EVIL = "<img src=x onerror=alert(1)>"
+EVIL_TEXT = "broke: </script><script>alert(2)</script> & \u2028 \u2029"
+STILL = Model("still", "generator", "still", fingerprint="still/1")
+FEW_METRICS = ("lse_d@crop1", "m-lmd@20", "psnr@mouth", "sync_offset@judge", "sync_score@judge", "lpips-alex@mouth")
+
+
+class Page(html.parser.HTMLParser):
+    """What a browser would see: elements with attributes, rows of tables as texts, scripts apart."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.source = path.read_text(encoding="utf-8")
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.text = ""
+        self.rows: list[list[str]] = []
+        self._within = ""
+        self.feed(self.source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag in ("script", "style"):
+            self._within = tag
+        if tag == "script":
+            self.scripts.append("")
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th") and self.rows:
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("script", "style"):
+            self._within = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._within == "script":
+            self.scripts[-1] += data
+        elif not self._within:
+            self.text += data
+            if self.rows and self.rows[-1]:
+                self.rows[-1][-1] += data
+
+    def all(self, tag: str, kind: str) -> list[dict[str, str | None]]:
+        return [attrs for name, attrs in self.elements if name == tag and kind in (attrs.get("class") or "").split()]
+
+    @property
+    def data(self) -> dict[str, Any]:
+        return dict(json.loads(self.scripts[0]))
+
+    def row(self, name: str) -> list[str]:
+        """Cells of the first board row whose head begins with ``name``."""
+        found = next(row for row in self.rows if row and row[0].strip().startswith(name))
+        return [" ".join(cell.split()) for cell in found]
+
+
+def rendered(run: Path) -> Page:
+    return Page(Path(write_report(str(run))))
+
+
+def people(count: int, source: str = "lrs2") -> list[Any]:
+    return [shot(number, source) for number in range(count)]
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two sources, three models that differ, one failure, two columns without weights."""
+    run = tmp_path_factory.mktemp("runs") / "usual"
+    shots = [*people(12), *(shot(100 + i, "hdtf", f"q{i}") for i in range(7))]
+    failed = {("beta", shots[2].key): ("timeout", "600 s were not enough")}
+    write_synthetic_run(
+        run, [GROUND_TRUTH, STILL, model("alpha"), model("beta")], shots, failed=failed, unavailable=LPIPS, effect=1.0,
+        settings={"models": ["still", "alpha", "beta"], "checkpoints": {"alpha": "/home/me/a.pt"}, "split": "test"},
+    )  # fmt: skip
+    return run
+
+
+@pytest.fixture(scope="module")
+def page(usual: Path) -> Page:
+    return rendered(usual)
+
+
+def test_a_second_rendering_gives_the_same_bytes_wherever_the_run_was_made(usual: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(usual, tmp_path / "moved"))
+    facts = storage.read_json(moved / "run.json")
+    facts["environment"] |= {"host": "other", "time": "2031-01-01T00:00:00+00:00", "platform": "other"}
+    storage.write_json(moved / "run.json", facts | {"data": "/other", "seconds": 99.9, "finished": "2031-01-01"})
+    for run in (usual, moved):
+        write_report(str(run))
+    for name in ("report.html", "leaderboard.json", "leaderboard.csv"):
+        assert (usual / name).read_bytes() == (moved / name).read_bytes(), name
+
+
+def test_the_page_names_no_date_host_or_folder(usual: Path, page: Page) -> None:
+    facts = storage.read_json(usual / "run.json")
+    for volatile in (facts["environment"]["host"] + "\n", facts["finished"][:10], "/home/", str(usual)):
+        assert volatile not in page.source
+
+
+def test_the_page_asks_for_nothing_from_outside_itself(page: Page) -> None:
+    assert "http://" not in page.source
+    assert "https://" not in page.source
+    assert "url(" not in page.source
+    assert "@import" not in page.source
+    for tag, attrs in page.elements:
+        assert not {"src", "srcset", "action"} & attrs.keys()
+        assert tag not in ("link", "iframe", "object", "img")
+        assert (attrs.get("href") or "#").startswith("#")
+
+
+def test_the_script_that_runs_is_the_one_that_the_policy_names(page: Page) -> None:
+    import base64
+    import hashlib
+
+    (policy,) = [a["content"] or "" for tag, a in page.elements if tag == "meta" and a.get("http-equiv")]
+    assert base64.b64encode(hashlib.sha256(page.scripts[1].encode()).digest()).decode() in policy
+
+
+def test_every_number_is_that_of_the_summary_to_the_printed_digit(usual: Path, page: Page) -> None:
+    summary, board = storage.read_json(usual / "summary.json"), storage.read_json(usual / "leaderboard.json")
+    order = [metric["id"] for metric in board["metrics"]]
+    compared = 0
+    for source in board["sources"]:
+        start = page.source.index(f'aria-label="Results on {source["source"]}"')
+        section = page.source[start : page.source.index("</table>", start)]
+        for row in source["rows"]:
+            text = re.search(rf'<th scope="row">{row["model"]}\b.*?</tr>', section, re.DOTALL)
+            assert text
+            cells = re.findall(r"<td.*?</td>", text[0], re.DOTALL)[1:]
+            assert len(cells) == len(order)
+            for metric, printed in zip(order, cells, strict=True):
+                raw = summary["tables"][source["source"]]["rows"][row["model"]]["cells"].get(metric)
+                if raw is None or raw["mean"] is None:
+                    assert 'class="num"' not in printed
+                    continue
+                expected = number(raw["mean"], raw.get("low"), raw.get("high"))
+                assert f'<span class="num">{expected.replace("-", "−")}</span>' in printed
+                assert row["cells"][metric]["mean"] == float(expected)
+                if "rank" in raw:
+                    assert f"#{raw['rank']}" in printed
+                compared += 1
+    assert compared > 100
+
+
+def test_the_truth_stands_first_and_apart_and_is_identical_to_itself(page: Page) -> None:
+    assert page.source.index('<tbody class="truth">') < page.source.index('<tbody class="ranked">')
+    row = page.row("ground-truth")
+    full_reference = sum(metric.full_reference and name not in LPIPS for name, metric in METRICS.items())
+    assert row.count("identical") == full_reference
+    assert sum("split-half floor" in cell for cell in row) == sum(m.kind == "set" for m in METRICS.values())
+
+
+def test_models_stand_best_first_by_the_leading_metric(usual: Path, page: Page) -> None:
+    heads = [row[0].split()[0] for row in page.rows if row and row[0].split()]
+    names = [head for head in heads if head in ("still", "alpha", "beta")]
+    assert names[:3] == ["beta", "alpha", "still"]
+    assert page.data["models"][0] == {"name": "ground-truth", "truth": True}
+
+
+def test_a_column_without_weights_says_why_and_what_fetches_them(page: Page) -> None:
+    assert "g4g-eval weights fetch lpips-alex" in page.text
+    assert len(page.all("th", "off")) == 2 * len(LPIPS)
+    assert "LPIPS mouth" in page.text
+
+
+def test_failures_are_counted_with_their_reasons_and_listed_with_their_text(page: Page) -> None:
+    assert "1 failed" in page.text
+    assert "timeout × 1" in page.text
+    assert "11 shots that all of them were scored on" in " ".join(page.text.split())
+    ((_, code, text),) = page.data["clips"]["errors"]
+    assert (code, text) == ("timeout", "600 s were not enough")
+
+
+def test_headers_have_scopes_and_tables_captions(page: Page) -> None:
+    assert all(attrs.get("scope") in ("col", "colgroup", "row") for tag, attrs in page.elements if tag == "th")
+    assert page.source.count("<table") == page.source.count("<caption")
+    ids = [attrs["id"] for _, attrs in page.elements if attrs.get("id")]
+    assert len(ids) == len(set(ids))
+    for _, attrs in page.elements:
+        for wanted in (attrs.get("aria-describedby"), attrs.get("aria-labelledby"), attrs.get("data-def")):
+            assert wanted is None or wanted in ids
+
+
+def test_the_command_that_computes_it_again_holds_no_path(usual: Path) -> None:
+    command = read_board(str(usual))["provenance"]["command"]
+    assert command.startswith("g4g-eval run --models still,alpha,beta --data DATA --checkpoint alpha=PATH --split test")
+
+
+def test_text_of_users_is_never_markup(tmp_path: Path) -> None:
+    shots = [shot(number, "lrs2", f"{EVIL}{number}") for number in range(7)]
+    models = [GROUND_TRUTH, model(EVIL, marks=("perception: off",)), model("alpha")]
+    failed = {(EVIL, shots[0].key): ("model_failed", EVIL_TEXT)}
+    why = {"lpips-alex@mouth": EVIL_TEXT}
+    write_synthetic_run(tmp_path, models, shots, failed=failed, metrics=FEW_METRICS, unavailable=why)
+    page = rendered(tmp_path)
+    assert len(page.scripts) == 2
+    assert "</script" not in page.scripts[0]
+    assert "<" not in page.scripts[0]
+    assert "\u2028" not in page.scripts[0]
+    assert not [tag for tag, attrs in page.elements if tag == "img" or any(name.startswith("on") for name in attrs)]
+    assert EVIL in page.text
+    assert EVIL in [found["name"] for found in page.data["models"]]
+    assert page.data["clips"]["errors"][0][2] == EVIL_TEXT
+    markdown = board_markdown(read_board(str(tmp_path)))
+    assert markdown.count("<img") == markdown.count("\\<img") > 0
+
+
+def test_models_that_cannot_be_told_apart_share_the_first_rank_and_nobody_is_called_best(tmp_path: Path) -> None:
+    write_synthetic_run(tmp_path, [GROUND_TRUTH, model("alpha"), model("beta")], people(8), metrics=FEW_METRICS)
+    board = read_board(str(tmp_path))
+    (source,) = board["sources"]
+    for row in source["rows"][1:]:
+        assert (row["cells"]["psnr@mouth"]["rank"], row["cells"]["psnr@mouth"]["shared"]) == (1, True)
+        assert not row["cells"]["psnr@mouth"]["leads"]
+    assert {verdict["claim"] for verdict in source["verdicts"]} == {"tie"}
+    assert "No model is significantly ahead" in board["headline"][1]
+    assert "#1=" in rendered(tmp_path).row("alpha")[3]
+
+
+def test_under_six_identities_nothing_is_ranked_and_no_difference_claimed(tmp_path: Path) -> None:
+    models = [GROUND_TRUTH, model("alpha"), model("beta")]
+    write_synthetic_run(tmp_path, models, people(5), metrics=FEW_METRICS, effect=9.0)
+    board = read_board(str(tmp_path))
+    (source,) = board["sources"]
+    assert not [cell for row in source["rows"] for cell in row["cells"].values() if "rank" in cell]
+    assert {verdict["claim"] for verdict in source["verdicts"]} == {"untested"}
+    assert all(pair["verdict"].startswith("no claim") for pairs in source["pairs"].values() for pair in pairs)
+    assert "No difference between them is claimed" in board["headline"][1]
+    page = rendered(tmp_path)
+    assert not page.all("span", "rank")
+    assert "Few identities." in page.text
+
+
+def test_a_clear_winner_is_said_in_the_headline_and_in_the_pairs(tmp_path: Path) -> None:
+    models = [GROUND_TRUTH, model("alpha"), model("beta")]
+    write_synthetic_run(tmp_path, models, people(12), metrics=FEW_METRICS, effect=6.0)
+    board = read_board(str(tmp_path))
+    (source,) = board["sources"]
+    assert "beta is significantly ahead of every other model in lip sync, mouth shape" in board["headline"][1]
+    (pair,) = source["pairs"]["lse_d@crop1"]
+    assert (pair["a"], pair["b"], pair["verdict"]) == ("alpha", "beta", "beta is better")
+    assert source["rows"][2]["cells"]["lse_d@crop1"]["gap"]["beyond"]
+    assert "beyond the truth" in rendered(tmp_path).text
+
+
+def test_a_model_trained_against_the_judge_is_marked_and_not_ranked_by_it(tmp_path: Path) -> None:
+    taught = model("taught", marks=("trained against the judge",), judged_by_its_teacher=True)
+    models = [GROUND_TRUTH, taught, model("alpha"), model("beta")]
+    write_synthetic_run(tmp_path, models, people(12), metrics=FEW_METRICS)
+    (source,) = read_board(str(tmp_path))["sources"]
+    cells = {row["model"]: row["cells"]["sync_score@judge"] for row in source["rows"]}
+    assert "rank" not in cells["taught"]
+    assert "rank" in cells["alpha"]
+    verdicts = {frozenset((p["a"], p["b"])): p["verdict"] for p in source["pairs"]["sync_score@judge"]}
+    assert verdicts[frozenset(("taught", "alpha"))] == "no comparison: trained against the judge"
+    page = rendered(tmp_path)
+    assert page.all("span", "loud")
+    assert "not ranked" in " ".join(page.row("taught"))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_one_model_on_one_or_two_clips_makes_a_page(tmp_path: Path, count: int) -> None:
+    write_synthetic_run(tmp_path, [GROUND_TRUTH, model("alpha")], people(count), unavailable=LPIPS)
+    page = rendered(tmp_path)
+    assert "only alpha was measured" in page.text
+    assert len(page.data["clips"]["shots"]["clip"]) == count
+
+
+def test_only_the_truth_makes_a_page(tmp_path: Path) -> None:
+    write_synthetic_run(tmp_path, [GROUND_TRUTH], people(3), metrics=FEW_METRICS)
+    assert "Only the footage itself was measured" in rendered(tmp_path).text
+
+
+def test_protocols_without_the_clip_or_without_any_footage_make_pages(tmp_path: Path) -> None:
+    free = [name for name, metric in METRICS.items() if not metric.full_reference]
+    write_synthetic_run(tmp_path / "a", [GROUND_TRUTH, model("alpha")], people(6), metrics=free, protocol=CROSS)
+    assert "another person's speech" in rendered(tmp_path / "a").text
+    alone = [name for name in free if not METRICS[name].needs_clip]
+    mine = Model("mine", "recut", "/home/me/videos", marks=("unguarded",))
+    write_synthetic_run(tmp_path / "b", [mine], people(6), metrics=alone, protocol=VIDEOS)
+    page = rendered(tmp_path / "b")
+    assert '<tbody class="truth">' not in page.source
+    assert "g4g-eval score --videos mine=DIR" in page.text
+    assert "unguarded" in " ".join(page.row("mine"))
+
+
+def test_a_model_that_failed_everywhere_leaves_reasons_and_no_numbers(tmp_path: Path) -> None:
+    shots = people(3)
+    failed = {("alpha", one.key): ("timeout", "too slow") for one in shots}
+    write_synthetic_run(tmp_path, [GROUND_TRUTH, model("alpha")], shots, failed=failed, metrics=FEW_METRICS)
+    page = rendered(tmp_path)
+    assert "timeout × 3" in page.text
+    assert "no shot that every model was scored on" in " ".join(page.row("alpha"))
+
+
+def test_a_refused_run_shows_why_there_is_no_table_and_its_clips(tmp_path: Path) -> None:
+    shots = people(3)
+    failed = {("alpha", shots[0].key): ("timeout", "too slow")}
+    models = [GROUND_TRUTH, model("alpha")]
+    write_synthetic_run(tmp_path, models, shots, failed=failed, metrics=FEW_METRICS, on_failure="error")
+    page = rendered(tmp_path)
+    assert "There is no table" in page.text
+    assert page.data["clips"]["errors"]
+
+
+def test_a_pooled_table_has_its_own_offsets_and_licences(tmp_path: Path) -> None:
+    shots = [*people(3), *(shot(100 + i, "hdtf") for i in range(3))]
+    write_synthetic_run(tmp_path, [GROUND_TRUTH, STILL], shots, metrics=FEW_METRICS, pooled=True)
+    page = rendered(tmp_path)
+    assert "of 6 shots within ±1 frame" in page.text
+    pooled = next(s for s in read_board(str(tmp_path))["sources"] if s["source"] == "all sources")
+    assert pooled["licences"] == ["licence of hdtf", "licence of lrs2"]
+
+
+def test_ten_models_on_a_thousand_clips_stay_under_three_megabytes(tmp_path: Path) -> None:
+    names = [f"a model of a usual name {number}" for number in range(10)]
+    kept = [name for name in METRICS if name not in SETS]
+    write_synthetic_run(tmp_path, [GROUND_TRUTH, *map(model, names)], people(6), metrics=kept)
+    shots, summary = (storage.read_json(tmp_path / name) for name in ("shots.json", "summary.json"))
+    patterns = list(shots["shots"].values())
+    shots["shots"] = {
+        f"{i:04d}": patterns[i % 6] | {"clip": f"63{i:08d}_{i:05d}", "identity": f"63{i:08d}"} for i in range(1000)
+    }
+    by_identity = summary["tables"]["lrs2"]["breakdowns"][-1]
+    assert by_identity["by"] == "identity"
+    by_identity["parts"] = [by_identity["parts"][i % 6] | {"label": f"63{i:08d}"} for i in range(1000)]
+    storage.write_json(tmp_path / "shots.json", shots)
+    storage.write_json(tmp_path / "summary.json", summary)
+    page = rendered(tmp_path)
+    assert len(page.data["clips"]["columns"]) == len(kept)
+    assert len(page.data["clips"]["curves"]) == 2
+    assert len(page.source.encode()) < 3_000_000
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0.4647, 0.31, None, 1.4142],
+        [24.296771, 18.2, 33.0],
+        [-3.0, 15.0, 0.0, None],
+        [0.994566, 0.994568],
+        [-0.00004, 0.3],
+        [123456.7, -99999.1],
+        [5.5],
+        [None, None],
+    ],
+)
+def test_packed_numbers_come_back_as_they_are_printed(values: list[float | None]) -> None:
+    packed = pack_column(values)
+    width, digits = packed["width"], packed["digits"]
+    for place, value in enumerate(values):
+        text = packed["data"][place * width : (place + 1) * width]
+        if value is None:
+            assert text == MISSING * width
+            continue
+        units = sum(ALPHABET.index(letter) * 64**power for power, letter in enumerate(reversed(text)))
+        assert (units + packed["low"]) / 10**digits == float(f"{value:.{digits}f}")
+    assert len(packed["data"]) == len(values) * width
+
+
+def test_a_packed_curve_keeps_its_ends_and_its_gaps() -> None:
+    packed = pack_curve([1.0, None, 2.0, 1.5])
+    assert packed is not None
+    low, high, data = packed
+    assert (low, high) == (1.0, 2.0)
+    assert (data[0], data[1], data[2]) == (ALPHABET[0], MISSING, ALPHABET[63])
+    assert pack_curve([None, None]) is None
+
+
+def test_csv_markdown_and_latex_hold_the_numbers_of_the_page(usual: Path) -> None:
+    write_report(str(usual))
+    board = storage.read_json(usual / "leaderboard.json")
+    rows = list(csv.DictReader(io.StringIO((usual / "leaderboard.csv").read_text(encoding="utf-8"))))
+    assert len(rows) == sum(len(source["rows"]) for source in board["sources"]) * len(METRICS)
+    (found,) = [r for r in rows if (r["source"], r["model"], r["metric"]) == ("lrs2", "beta", "lse_d@crop1")]
+    (source,) = [source for source in board["sources"] if source["source"] == "lrs2"]
+    (row,) = [row for row in source["rows"] if row["model"] == "beta"]
+    cell = row["cells"]["lse_d@crop1"]
+    assert [found[name] for name in ("mean", "half_width")] == [cell["text"], cell["half_width_text"]]
+    assert int(found["rank"]) == cell["rank"]
+    assert {r["note"] for r in rows if r["metric"] == "lpips-alex@face"} == {LPIPS["lpips-alex@face"]}
+    printed = CliRunner().invoke(main, ["report", str(usual), "--markdown"])
+    assert printed.exit_code == 0, printed.output
+    assert f"{cell['text']} ±{cell['half_width_text']}" in printed.output
+    latex = CliRunner().invoke(main, ["report", str(usual), "--latex"]).output
+    assert f"{cell['text']}" in latex
+    body = [line for line in latex.splitlines() if line.startswith("beta")]
+    assert len(body) == 2
+    assert all(line.count("&") == len(METRICS) - len(LPIPS) and line.endswith(r"\\") for line in body)
+
+
+def test_latex_escapes_what_users_wrote(tmp_path: Path) -> None:
+    write_synthetic_run(tmp_path, [GROUND_TRUTH, model("a_b & 50% $x$ #1")], people(2), metrics=FEW_METRICS)
+    assert r"a\_b \& 50\% \$x\$ \#1" in board_latex(read_board(str(tmp_path)))
+
+
+@pytest.mark.parametrize("name", ["summary.json", "shots.json"])
+def test_another_schema_version_is_refused(usual: Path, tmp_path: Path, name: str) -> None:
+    run = Path(shutil.copytree(usual, tmp_path / "run"))
+    storage.write_json(run / name, storage.read_json(run / name) | {"schema_version": 99})
+    with pytest.raises(UsageError, match="schema version 99"):
+        write_report(str(run))
+
+
+def test_a_folder_that_is_no_run_is_refused_in_plain_words(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["report", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "summary.json is not there" in done.output
+
+
+def test_the_command_writes_the_page_and_says_where_it_is(usual: Path) -> None:
+    done = CliRunner().invoke(main, ["report", str(usual)])
+    assert done.exit_code == 0
+    assert str(usual / "report.html") in done.output
