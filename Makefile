@@ -9,6 +9,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 G4G_PREP := "$(CURDIR)/$(VENV)/bin/g4g-prep"
+G4G_EVAL := "$(CURDIR)/$(VENV)/bin/g4g-eval"
 
 # Work is spread over processes, so one thread each; it also keeps floats equal from machine to machine.
 export OMP_NUM_THREADS := 1
@@ -19,11 +20,11 @@ export MKL_NUM_THREADS := 1
 .PHONY: help install demo test test-slow lint bench clean distclean
 
 help:
-	@echo "make demo       render the sample, build shards of it, verify them, make the contact sheet"
+	@echo "make demo       render the sample, build shards of it, evaluate the controls on it, make the pages"
 	@echo "make test       tests that need no footage of yours (minutes)"
 	@echo "make test-slow  the others: kills and resumes, real clips, long builds"
 	@echo "make lint       ruff and mypy"
-	@echo "make bench      speed of the pipeline and of the loader, beside the usual recipes"
+	@echo "make bench      speed of the pipeline, the loader and the metrics, beside what is usual"
 	@echo "make clean      delete the demo, results and caches; make distclean: also .venv"
 
 # ---------------------------------------------------------------- installation
@@ -39,12 +40,13 @@ $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
 	$(PIP) install --quiet --editable .
 	@touch $@
 
-# face-alignment depends on opencv-python, which overwrites the files of opencv-python-headless and then needs libGL.
-# The last one installed wins, so headless is installed again, last (docs/landmarks.md). The other one goes entirely:
-# its version would count in fingerprints, and the demo be built anew, though its files are not the ones in use.
+# face-alignment depends on opencv-python and syncnet-python on opencv-contrib-python, which overwrite the files of
+# opencv-python-headless and then need libGL. The last one installed wins, so headless is installed again, last
+# (docs/landmarks.md). The others go entirely: their versions would count in fingerprints, and the demo be built anew,
+# though their files are not the ones in use.
 $(VENV)/installed-test: pyproject.toml | $(VENV)/installed
 	$(PIP) install --quiet --editable '.[test,fan,s3,bench]'
-	$(PIP) uninstall --quiet --yes opencv-python
+	$(PIP) uninstall --quiet --yes opencv-python opencv-contrib-python
 	$(PIP) install --quiet --force-reinstall --no-deps opencv-python-headless
 	@touch $@
 
@@ -69,10 +71,12 @@ demo: demo/lrs2 demo/hdtf
 	cd demo && $(G4G_PREP) doctor
 	cd demo && $(G4G_PREP) stats
 	cd demo && $(G4G_PREP) contact-sheet
+	cd demo && $(G4G_EVAL) run --models still,shuffled --workers $(WORKERS)
 	@echo
 	@echo "Data set:      $(CURDIR)/demo/shards"
 	@echo "Look at it:    $(CURDIR)/demo/shards/contact-sheet.html (open it in a browser)"
-	@echo "The commands:  . $(VENV)/bin/activate && g4g-prep --help"
+	@echo "Leaderboard:   $(CURDIR)/demo/runs/reconstruction-1-test/report.html"
+	@echo "The commands:  . $(VENV)/bin/activate && g4g-prep --help && g4g-eval --help"
 
 # ---------------------------------------------------------------- development
 
@@ -91,10 +95,11 @@ bench: $(VENV)/installed-test demo
 	mkdir -p benchmarks/results
 	$(PY) benchmarks/prep.py --out benchmarks/results/prep.json
 	$(PY) benchmarks/loader.py --shards demo/shards --out benchmarks/results/loader.json
+	$(PY) benchmarks/metrics.py --shards demo/shards --out benchmarks/results/metrics.json
 
 clean:
 	rm -rf demo build dist *.egg-info benchmarks/results .pytest_cache .mypy_cache .ruff_cache
-	find g4g_core g4g_model prep tests benchmarks tools -name __pycache__ -type d -prune -exec rm -rf {} +
+	find baselines evaluation g4g_core g4g_model prep reports tests benchmarks tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean
 	rm -rf $(VENV)

@@ -244,7 +244,7 @@ class _Table:
             name: _of_rows(statistic, [features[name][key] for key in kept], truth) for name in self._names
         }
         frames = sum(map(len, truth))
-        cells: dict[str, Any] = {TRUTH: self._floor(statistic, truth, identities)}
+        cells: dict[str, Any] = {TRUTH: self._floor(statistic, truth)}
         for name, of_rows in of_model.items():
             cells[name] = _interval(jackknife_set_metric(of_rows, groups))
         for cell in cells.values():
@@ -257,14 +257,17 @@ class _Table:
         return cells, self._with_ranks(metric, cells, compared, higher_is_better=False)
 
     @staticmethod
-    def _floor(statistic: SetStatistic, truth: Sequence[np.ndarray], identities: Sequence[str]) -> dict[str, Any]:
-        """What the metric says of real footage against real footage: one half of the identities against the other."""
-        order = sorted(set(identities))
-        first = set(order[::2])
+    def _floor(statistic: SetStatistic, truth: Sequence[np.ndarray]) -> dict[str, Any]:
+        """What the metric says of footage against footage: the first half of every shot against the second.
+
+        Halves of the identities would differ by who is in them, which no model's row does.
+        """
         halves = [
-            np.concatenate([array for array, who in zip(truth, identities, strict=True) if (who in first) is side])
-            for side in (True, False)
+            np.concatenate([array[: len(array) // 2] for array in truth]),
+            np.concatenate([array[len(array) // 2 :] for array in truth]),
         ]
+        if min(map(len, halves)) < 2:
+            return {"mean": None, "reason": "too few frames"}
         return {"mean": statistic(halves[0], halves[1]), "reason": "split-half", "n": len(truth)}
 
     # ------------------------------------------------------------ comparisons

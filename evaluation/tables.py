@@ -17,7 +17,8 @@ def number(value: float, low: float | None = None, high: float | None = None) ->
         digits = max(0, 1 - math.floor(math.log10((high - low) / 2)))
     else:
         digits = max(0, 3 - math.floor(math.log10(abs(value)))) if value else 0
-    return f"{value:.{min(digits, 6)}f}"
+    text = f"{value:.{min(digits, 6)}f}"
+    return text.removeprefix("-") if float(text) == 0 else text  # no "-0"
 
 
 def cell_text(cell: Mapping[str, Any] | None) -> str:

@@ -53,7 +53,7 @@ def generate(request: Mapping[str, Any]) -> dict[str, Any]:
                 write_lossless(cell.output, pictures)
                 output["prompts"] = digests
         except G4GError as error:
-            output["error"] = [_code(error), error.what]
+            output["error"] = [_code(error), _line(error.what)]
         except Exception as error:  # whatever a model throws is its failure on this shot, and the run goes on
             output["error"] = ["model_error", _line(f"{type(error).__name__}: {error}")]
     if output["error"] is not None:
@@ -127,7 +127,7 @@ def _guarded(errors: dict[str, str], sessions: dict[str, Any], name: str, call: 
     try:
         return call()
     except G4GError as error:
-        errors[name] = error.what
+        errors[name] = _line(error.what)
     except Exception as error:
         errors[name] = _line(f"{type(error).__name__}: {error}")
     sessions.pop(name)
@@ -270,4 +270,5 @@ def _code(error: G4GError) -> str:
 
 
 def _line(text: str) -> str:
-    return " ".join(text.split())[:300]
+    """One short line that any table can hold, whatever a model put into its message."""
+    return " ".join(text.split())[:300].encode("utf-8", "replace").decode()

@@ -146,7 +146,7 @@ def cell(
     shown = number(raw["mean"], low, high)
     found: dict[str, Any] = {"kind": "value", "mean": float(shown), "text": shown, "n": raw["n"]}
     if raw.get("reason") == "split-half":
-        found |= {"kind": "floor", "reason": "split-half floor: one half of the identities against the other"}
+        found |= {"kind": "floor", "reason": "split-half floor: the first half of every shot against the second"}
     if low is not None and high is not None:
         for key, value in (("half_width", (high - low) / 2), ("low", low), ("high", high)):
             found[f"{key}_text"] = number(value, low, high)

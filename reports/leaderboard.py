@@ -16,6 +16,7 @@ from typing import Any
 from markupsafe import Markup
 
 from evaluation.compare import read_summary
+from evaluation.metrics import METRICS
 from evaluation.run import RUN_FILE, SHOTS, SUMMARY
 from g4g_core import storage
 from g4g_core.errors import UsageError
@@ -98,6 +99,8 @@ def render_page(board: Mapping[str, Any], summary: Mapping[str, Any], shots: Map
     return environment.get_template("leaderboard.html.j2").render(
         board=board,
         metrics=metrics,
+        numbers={name: number for number, name in enumerate(metrics, 1)},
+        definitions=sorted(board["metrics"], key=lambda metric: _written(metric["id"])),
         models=kinds,
         lead=lead,
         few=any(found.get("few") for found in all_cells(board)),
@@ -111,6 +114,12 @@ def render_page(board: Mapping[str, Any], summary: Mapping[str, Any], shots: Map
         script_hash="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         embedded=Markup(script_json(_embedded(board, shots))),
     )
+
+
+def _written(metric: str) -> tuple[bool, int]:
+    """Place in the order in which definitions were written: one may lean on the one before it."""
+    known = list(METRICS)
+    return metric not in METRICS, known.index(metric) if metric in METRICS else 0
 
 
 def script_json(obj: Any) -> str:

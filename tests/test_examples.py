@@ -158,7 +158,8 @@ def test_the_image_copies_what_the_wheel_is_built_from() -> None:
     text = (EXAMPLES / "Dockerfile").read_text(encoding="utf-8")
     copied = {word for line in re.findall(r"^COPY (.*)$", text, re.MULTILINE) for word in line.split()[:-1]}
 
-    assert {"pyproject.toml", "README.md", "LICENSE", "g4g_core", "g4g_model", "prep"} <= copied
+    packages = {path.parent.name for path in ROOT.glob("*/py.typed")}
+    assert {"pyproject.toml", "README.md", "LICENSE", *packages} <= copied
     assert all((ROOT / name).exists() for name in copied)
 
 

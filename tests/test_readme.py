@@ -13,29 +13,33 @@ import click
 import pytest
 from click.testing import CliRunner
 
+import evaluation.cli
+import g4g_model.cli
+
 from g4g_core.errors import G4GError
 from prep.cli import main
 
+COMMANDS: dict[str, click.Command] = {"g4g-prep": main, "g4g-eval": evaluation.cli.main, "g4g-model": g4g_model.cli.main}
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 
 _PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _BLOCK = re.compile(r"^```[a-z]*\n(.*?)^```|((?:^ {4}.*\n)+)", re.MULTILINE | re.DOTALL)
-_INLINE = re.compile(r"`(g4g-prep [^`]*)`")
+_INLINE = re.compile(r"`(g4g-(?:prep|eval|model) [^`]*)`")
 _LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)(?:#[^)]*)?\)")
 _CODE = re.compile(r"`[^`\n]+`|^ {4}.*$|^make .*$", re.MULTILINE)
 
 
 def command_lines(text: str) -> list[str]:
-    """Every ``g4g-prep ...`` line in the code blocks of a page; a line that ends in a backslash goes on."""
+    """Every line of one of our commands in the code blocks of a page; a line that ends in a backslash goes on."""
     blocks = [fenced or indented for fenced, indented in _BLOCK.findall(text)]
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [line.strip() for line in lines if line.strip().startswith("g4g-prep ")]
+    return [line.strip() for line in lines if line.strip().startswith(tuple(f"{name} " for name in COMMANDS))]
 
 
 def mentions(text: str) -> list[str]:
-    """Every `g4g-prep ...` in running text: perhaps without arguments, never without meaning."""
+    """Every `g4g-prep ...` (or -eval, -model) in running text: perhaps without arguments, never without meaning."""
     return [" ".join(found.split()) for found in _INLINE.findall(text)]
 
 
@@ -44,9 +48,9 @@ def resolve(line: str) -> tuple[click.Command, click.Context, list[str]]:
 
     Raises click.ClickException or G4GError when there is no such command.
     """
-    words = shlex.split(line, comments=True)[1:]
-    command: click.Command = main
-    context = click.Context(main, info_name="g4g-prep")
+    program, *words = shlex.split(line, comments=True)
+    command: click.Command = COMMANDS[program]
+    context = click.Context(command, info_name=program)
     while isinstance(command, click.Group) and words and not words[0].startswith("-"):
         name, found, words = command.resolve_command(context, words)
         assert found is not None
@@ -74,7 +78,7 @@ def of_all_pages(find: object) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("page", "line"), of_all_pages(command_lines))
-def test_a_command_line_in_the_docs_is_one_that_g4g_prep_takes(page: str, line: str) -> None:
+def test_a_command_line_in_the_docs_is_one_that_the_command_takes(page: str, line: str) -> None:
     parse(line)
 
 
@@ -91,6 +95,8 @@ def test_a_command_named_in_the_text_exists_with_its_options(page: str, line: st
         "g4g-prep make-sample x --layout lrs3",
         "g4g-prep bulid-shards",
         "g4g-prep weights fetch --loudly 2dfan4",
+        "g4g-eval run --modles still",
+        "g4g-model train --model sync-a",
     ],
 )
 def test_a_wrong_command_line_would_be_noticed(line: str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = {"baselines", "evaluation", "g4g_core", "g4g_model", "prep", "reports"}
 
 
 def run(*command: str | Path, cwd: Path) -> str:
@@ -53,10 +54,10 @@ def clean_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_the_packages_with_their_data(wheel: Path) -> None:
     names = {*zipfile.ZipFile(wheel).namelist()}
 
-    for package in ("g4g_core", "g4g_model", "prep"):
+    for package in sorted(PACKAGES):
         files = {f"{package}/{path.relative_to(ROOT / package)}" for path in (ROOT / package).rglob("*.py")}
         assert files | {f"{package}/py.typed"} <= names
-    for folder in ("prep/templates", "prep/data/speech", "prep/sync_expert/data"):
+    for folder in ("prep/templates", "prep/data/speech", "prep/sync_expert/data", "reports/templates"):
         data = {f"{folder}/{path.name}" for path in (ROOT / folder).iterdir() if path.is_file()}
         assert data
         assert data <= names
@@ -65,7 +66,7 @@ def test_the_wheel_holds_the_packages_with_their_data(wheel: Path) -> None:
 def test_the_wheel_holds_nothing_but_packages_and_the_licence(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
 
-    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"g4g_core", "g4g_model", "prep"}
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == PACKAGES
     assert any(name.endswith("dist-info/licenses/LICENSE") for name in names)
 
 
@@ -92,6 +93,10 @@ def test_an_installed_wheel_answers_help_from_another_folder(clean_python: Path,
     assert "build-shards" in run(command, "--help", cwd=tmp_path)
     assert "--hdtf-annotations" in run(command, "build-shards", "--help", cwd=tmp_path)
     assert "dlib-68" in run(command, "weights", "list", cwd=tmp_path)
+    evaluate = clean_python.with_name("g4g-eval")
+    assert "reconstruction" in run(evaluate, "run", "--help", cwd=tmp_path)
+    assert "still" in run(evaluate, "models", cwd=tmp_path)
+    assert "m-lmd@20" in run(evaluate, "metrics", cwd=tmp_path)
 
 
 def test_an_installed_wheel_makes_shards_of_its_own_sample(clean_python: Path, tmp_path: Path) -> None:

@@ -199,7 +199,7 @@ CPBD = Metric(
 )  # fmt: skip
 CPBD_MATLAB = Metric(
     id="cpbd-matlab@face256", name="CPBD (MATLAB)", unit="", better="higher", kind="clip", near_truth=True,
-    definition=f"The same as the authors' MATLAB code computes it, {_OVER}.",
+    definition=f"Share of edges whose blur is under what can be noticed, as its authors' MATLAB code computes it, {_OVER}.",
 )  # fmt: skip
 
 

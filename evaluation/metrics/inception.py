@@ -90,7 +90,7 @@ FID = Metric(
 )  # fmt: skip
 KID = Metric(
     id="kid@face256", name="KID", unit="", better="lower", kind="set", needs_clip=True, weights=("inception-fid",),
-    definition="Squared maximum mean discrepancy of the same features under a cubic kernel, without bias in the number "
+    definition="Squared maximum mean discrepancy of FID's features under a cubic kernel, without bias in the number "
     "of frames. Times 1000.",
 )  # fmt: skip
 KID_SCALE = 1000.0

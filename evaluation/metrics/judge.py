@@ -16,7 +16,7 @@ DISTANCE = Metric(
 )  # fmt: skip
 CONFIDENCE = Metric(
     id="sync_c@judge", name="Sync-C (judge)", unit="", better="higher", kind="clip", near_truth=True, by_judge=True,
-    definition=f"Median less minimum of the same distances: how clearly one shift fits, {_BY}.",
+    definition=f"Median less minimum of the mean distances of picture and sound over all shifts: how clearly one fits, {_BY}.",
 )  # fmt: skip
 SCORE = Metric(
     id="sync_score@judge", name="Sync (judge)", unit="", better="higher", kind="clip", near_truth=True, by_judge=True,

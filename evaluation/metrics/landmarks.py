@@ -85,7 +85,8 @@ LMD = Metric(
 )  # fmt: skip
 M_LMD = Metric(
     id="m-lmd@20", name="M-LMD", unit="%", better="lower", kind="clip", full_reference=True,
-    definition="The same over the 20 points of the mouth.",
+    definition="Distance of the 20 mouth landmarks (dlib, fitted to output and clip alike in the clip's own box) after "
+    "alignment by the points that do not speak, in percent of the distance of the outer eye corners.",
 )  # fmt: skip
 
 

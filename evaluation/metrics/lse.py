@@ -158,16 +158,16 @@ LSE_D = Metric(
 )  # fmt: skip
 LSE_C = Metric(
     id="lse_c@crop1", name="LSE-C", unit="", better="higher", kind="clip", near_truth=True, weights=("syncnet-v2",),
-    definition=f"Median less minimum of the same distances, {_BY}. Too low on clips under 50 frames.",
+    definition=f"Median less minimum of the mean distances of picture and sound over all shifts, {_BY}. Too low on clips under 50 frames.",
 )  # fmt: skip
 AV_OFFSET = Metric(
     id="av_offset@crop1", name="AV offset", unit="frames", better=0.0, kind="clip", weights=("syncnet-v2",),
-    definition=f"The shift of that minimum in frames of 40 ms, above 0: the sound leads; {_BY}.",
+    definition=f"The shift at which picture and sound fit best, in frames of 40 ms, above 0: the sound leads; {_BY}.",
 )  # fmt: skip
 LSE_D_AT_0 = Metric(
     id="lse_d0@crop1", name="LSE-D at 0", unit="", better="lower", kind="clip", near_truth=True,
     weights=("syncnet-v2",),
-    definition=f"Mean distance with no shift, {_BY}: what an offset does cost.",
+    definition=f"Mean distance of picture and sound with no shift, {_BY}: what an offset does cost.",
 )  # fmt: skip
 
 

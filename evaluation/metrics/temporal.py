@@ -31,7 +31,7 @@ MOTION = Metric(
 )  # fmt: skip
 FLICKER = Metric(
     id="flicker@mouth", name="Flicker", unit="x", better=1.0, kind="clip", full_reference=True,
-    definition="Mean absolute second difference over time of the same pictures, over the clip's own: above 1 it "
+    definition="Mean absolute second difference over time of the mouth, steadied by the pose, over the clip's own: above 1 it "
     "flickers more than footage, below 1 it is smoother.",
 )  # fmt: skip
 

@@ -282,7 +282,7 @@
     const button = el("button", { type: "button", "aria-expanded": "false" }, nameOf(shot));
     const node = el("tr", {}, el("th", { scope: "row", class: "name" }, button,
       flags.has(row) ? el("span", { class: "chip" }, flags.get(row)) : null),
-      severalSources ? el("td", {}, shots.source[shot]) : null, el("td", { class: "who" }, shots.identity[shot]),
+      severalSources ? el("td", {}, shots.source[shot]) : null, el("td", { class: "who id" }, shots.identity[shot]),
       el("td", { class: "who" }, data.models[model].name), el("td", { class: "n" }, String(shots.frames[shot])),
       why ? el("td", { class: "error", colspan: Math.max(1, shown.length) }, el("div", {}, `failed: ${why.join(": ")}`))
         : shown.map((metric) => el("td", { class: "n" }, unpack(columns[metric.id], row)?.text ?? "\u2013")));

@@ -157,7 +157,7 @@ def _seconds(run: Path) -> float:
     [
         (0.41234, 0.38, 0.44, "0.412"), (12.3456, 10.0, 14.0, "12.3"), (123.4, 50.0, 190.0, "123"),
         (0.5, 0.5, 0.5, "0.5000"),
-        (0.0, None, None, "0"), (1234.5, None, None, "1234"), (3.14159, None, None, "3.142"),
+        (0.0, None, None, "0"), (-0.2, -19.0, 19.0, "0"), (1234.5, None, None, "1234"), (3.14159, None, None, "3.142"),
     ],
 )  # fmt: skip
 def test_digits_follow_the_interval(value: float, low: float | None, high: float | None, text: str) -> None:
