@@ -15,11 +15,14 @@ from click.testing import CliRunner
 
 import evaluation.cli
 import g4g_model.cli
-
 from g4g_core.errors import G4GError
 from prep.cli import main
 
-COMMANDS: dict[str, click.Command] = {"g4g-prep": main, "g4g-eval": evaluation.cli.main, "g4g-model": g4g_model.cli.main}
+COMMANDS: dict[str, click.Command] = {
+    "g4g-prep": main,
+    "g4g-eval": evaluation.cli.main,
+    "g4g-model": g4g_model.cli.main,
+}
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]

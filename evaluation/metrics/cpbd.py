@@ -199,7 +199,8 @@ CPBD = Metric(
 )  # fmt: skip
 CPBD_MATLAB = Metric(
     id="cpbd-matlab@face256", name="CPBD (MATLAB)", unit="", better="higher", kind="clip", near_truth=True,
-    definition=f"Share of edges whose blur is under what can be noticed, as its authors' MATLAB code computes it, {_OVER}.",
+    definition="Share of edges whose blur is under what can be noticed, as its authors' MATLAB code computes it, "
+    f"{_OVER}.",
 )  # fmt: skip
 
 

@@ -16,7 +16,8 @@ DISTANCE = Metric(
 )  # fmt: skip
 CONFIDENCE = Metric(
     id="sync_c@judge", name="Sync-C (judge)", unit="", better="higher", kind="clip", near_truth=True, by_judge=True,
-    definition=f"Median less minimum of the mean distances of picture and sound over all shifts: how clearly one fits, {_BY}.",
+    definition="Median less minimum of the mean distances of picture and sound over all shifts: how clearly one "
+    f"fits, {_BY}.",
 )  # fmt: skip
 SCORE = Metric(
     id="sync_score@judge", name="Sync (judge)", unit="", better="higher", kind="clip", near_truth=True, by_judge=True,

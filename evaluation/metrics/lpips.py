@@ -101,8 +101,8 @@ FACE_LPIPS = Metric(
 MOUTH_LPIPS = Metric(
     id="lpips-alex@mouth", name="LPIPS mouth", unit="", better="lower", kind="clip", full_reference=True,
     weights=("lpips-alex", "alexnet"),
-    definition="Learned perceptual distance (AlexNet, v0.1) of the square around the clip's own mouth region, at 128 px, five "
-    "frames a second.",
+    definition="Learned perceptual distance (AlexNet, v0.1) of the square around the clip's own mouth region, at "
+    "128 px, five frames a second.",
 )  # fmt: skip
 _MOUTH_SIDE = 128
 

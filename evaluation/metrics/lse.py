@@ -158,7 +158,8 @@ LSE_D = Metric(
 )  # fmt: skip
 LSE_C = Metric(
     id="lse_c@crop1", name="LSE-C", unit="", better="higher", kind="clip", near_truth=True, weights=("syncnet-v2",),
-    definition=f"Median less minimum of the mean distances of picture and sound over all shifts, {_BY}. Too low on clips under 50 frames.",
+    definition=f"Median less minimum of the mean distances of picture and sound over all shifts, {_BY}. Too low "
+    "on clips under 50 frames.",
 )  # fmt: skip
 AV_OFFSET = Metric(
     id="av_offset@crop1", name="AV offset", unit="frames", better=0.0, kind="clip", weights=("syncnet-v2",),

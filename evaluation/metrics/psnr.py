@@ -57,8 +57,8 @@ FACE_PSNR = Metric(
 )  # fmt: skip
 MOUTH_PSNR = Metric(
     id="psnr@mouth", name="PSNR mouth", unit="dB", better="higher", kind="clip", full_reference=True,
-    definition="Peak signal-to-noise ratio of the clip's own mouth region (nose base to chin), RGB at 256 px; from the mean "
-    "squared error over the scored frames of a shot; 100 where nothing differs.",
+    definition="Peak signal-to-noise ratio of the clip's own mouth region (nose base to chin), RGB at 256 px; "
+    "from the mean squared error over the scored frames of a shot; 100 where nothing differs.",
 )  # fmt: skip
 
 

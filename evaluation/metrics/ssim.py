@@ -57,8 +57,8 @@ FACE_SSIM = Metric(
 )  # fmt: skip
 MOUTH_SSIM = Metric(
     id="ssim@mouth", name="SSIM mouth", unit="", better="higher", kind="clip", full_reference=True,
-    definition="Structural similarity with the clip, averaged over its own mouth region (nose base to chin), RGB at 256 px "
-    "(Gaussian window, sigma 1.5).",
+    definition="Structural similarity with the clip, averaged over its own mouth region (nose base to chin), RGB "
+    "at 256 px (Gaussian window, sigma 1.5).",
 )  # fmt: skip
 
 

@@ -31,8 +31,8 @@ MOTION = Metric(
 )  # fmt: skip
 FLICKER = Metric(
     id="flicker@mouth", name="Flicker", unit="x", better=1.0, kind="clip", full_reference=True,
-    definition="Mean absolute second difference over time of the mouth, steadied by the pose, over the clip's own: above 1 it "
-    "flickers more than footage, below 1 it is smoother.",
+    definition="Mean absolute second difference over time of the mouth, steadied by the pose, over the clip's "
+    "own: above 1 it flickers more than footage, below 1 it is smoother.",
 )  # fmt: skip
 
 
