@@ -95,7 +95,7 @@ bench: $(VENV)/installed-test demo
 	mkdir -p benchmarks/results
 	$(PY) benchmarks/prep.py --out benchmarks/results/prep.json
 	$(PY) benchmarks/loader.py --shards demo/shards --out benchmarks/results/loader.json
-	$(PY) benchmarks/metrics.py --shards demo/shards --out benchmarks/results/metrics.json
+	$(PY) -m benchmarks.metrics --shards demo/shards --out benchmarks/results/metrics.json
 
 clean:
 	rm -rf demo build dist *.egg-info benchmarks/results .pytest_cache .mypy_cache .ruff_cache

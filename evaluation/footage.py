@@ -95,6 +95,13 @@ def recut(folder: Path, reader: ShotReader, n_frames: int) -> Iterator[np.ndarra
     return recropped(fitted(frames, n_frames, RECUT_TOLERANCE), reader, path)
 
 
+def frames_of_video(folder: Path, reader: ShotReader, n_frames: int) -> Iterator[np.ndarray]:
+    """Whole frames of the same stretch of a finished video, uint8 [H, W, 3] RGB. Raises as :func:`recut`."""
+    path, first = same_named(folder, str(reader.shot.about["path"])), reader.frame_start
+    frames = itertools.islice(frames_of(path), first, first + n_frames)
+    return (frame.rgb() for frame in fitted(frames, n_frames, RECUT_TOLERANCE))
+
+
 def square_of(affine: np.ndarray, size: int) -> tuple[float, float, float]:
     """(left, top, side) of the crop square in frame pixels: the inverse of ``CropTrack.affine``."""
     scale = float(affine[0, 0])

@@ -59,6 +59,7 @@ class Plan:
         metrics: ids of the wanted metrics, in the order of tables.
         unavailable: why, by id, for wanted metrics that cannot be measured here.
         precision: of the networks behind LSE and FID.
+        videos: folder of the videos that the shots were cut from, where it is known.
         dubbing: by key, for shots that speak a sound file and are pasted back; empty in protocols on shards.
     """
 
@@ -76,6 +77,7 @@ class Plan:
     unavailable: Mapping[str, str]
     precision: str
     dubbing: Mapping[str, Dub]
+    videos: str | None
 
     def cell(self, model: Model, shot: Shot) -> Cell:
         return Cell(self.run, model.name, shot.key)
@@ -100,6 +102,7 @@ def make_plan(
     prompted: bool = True,
     precision: str = "fp32",
     dubbing: Mapping[str, Dub] | None = None,
+    videos: str | None = None,
 ) -> Plan:
     """Decide what is measured and of what.
 
@@ -130,7 +133,7 @@ def make_plan(
     speaker = {key: by_key[other] for key, other in speakers(protocol, kept, seed).items()}
     return Plan(
         root, run, protocol, seed, timeout, models, kept, excluded, speaker, measures, chosen, unavailable, precision,
-        dubbing or {},
+        dubbing or {}, videos,
     )  # fmt: skip
 
 
@@ -139,7 +142,9 @@ def _wanted_metrics(wanted: Sequence[str], protocol: Protocol) -> list[str]:
     possible = [
         metric
         for metric in METRICS.values()
-        if (protocol.full_reference or not metric.full_reference) and (protocol.has_clip or not metric.needs_clip)
+        if (protocol.full_reference or not metric.full_reference)
+        and (protocol.has_clip or not metric.needs_clip)
+        and (protocol.has_frames or not metric.needs_frames)
     ]
     if not wanted:
         return [metric.id for metric in possible]
@@ -268,6 +273,7 @@ class _Work:
             "precision": plan.precision,
             "model": model.to_json(),
             "shot": shot.to_json(),
+            "videos": plan.videos,
             "speaker": None if speaker is shot else speaker.to_json(),
             "dub": dataclasses.asdict(plan.dubbing[shot.key]) if shot.key in plan.dubbing else None,
             **more,

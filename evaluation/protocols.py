@@ -20,18 +20,20 @@ class Protocol:
         full_reference: the output can be compared with the clip itself, frame by frame.
         has_clip: there is footage of the same person beside the output.
         summary: one line.
+        has_frames: there are whole frames to look at.
     """
 
     id: str
     full_reference: bool
     has_clip: bool
     summary: str
+    has_frames: bool = False
 
 
 RECONSTRUCTION = Protocol("reconstruction/1", True, True, "the clip's own speech; the output is compared with it")
 CROSS = Protocol("cross/1", False, True, "the speech of another identity's clip of the same source, drawn by seed")
-VIDEOS = Protocol("videos/1", False, False, "finished videos, tracked and cut like footage")
-VIDEOS_REFERENCE = Protocol("videos-reference/1", True, True, "finished videos, cut like their originals")
+VIDEOS = Protocol("videos/1", False, False, "finished videos, tracked and cut like footage", True)
+VIDEOS_REFERENCE = Protocol("videos-reference/1", True, True, "finished videos, cut like their originals", True)
 PAIRS = Protocol("pairs/1", False, True, "a user's list of speech and video; the result is pasted back")
 
 ON_SHARDS = {protocol.id: protocol for protocol in (RECONSTRUCTION, CROSS)}

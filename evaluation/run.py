@@ -89,6 +89,7 @@ def evaluate_shots(
     prompted: bool = True,
     settings: Mapping[str, Any] | None = None,
     dubbing: Mapping[str, Dub] | None = None,
+    videos: str | None = None,
     rejected: Mapping[str, str] | None = None,
     quiet: bool = False,
     retry_failed: bool = False,
@@ -96,6 +97,7 @@ def evaluate_shots(
     """Evaluate models on shots, and write the run's files; see :class:`evaluation.config.RunConfig`.
 
     Args:
+        videos: folder of the videos that the shots were cut from.
         prompted: see :func:`evaluation.harness.make_plan`.
         rejected: reason by clip of footage that gave no shot at all.
     """
@@ -106,7 +108,7 @@ def evaluate_shots(
     plan = make_plan(
         root=root, run=os.path.abspath(out), protocol=protocol, models=models, shots=shots, seed=seed,
         timeout=timeout, wanted=wanted, prompted=prompted, precision=precision,
-        dubbing=dubbing,
+        dubbing=dubbing, videos=videos,
     )  # fmt: skip
     kept = evaluate(plan, runner, quiet=quiet, retry_failed=retry_failed)
     if rejected:

@@ -55,7 +55,18 @@ def score_videos(
         models = [truth, *(Model(n, "recut", os.path.abspath(path), marks=("unguarded",)) for n, path in videos)]
         protocol = VIDEOS_REFERENCE
     return evaluate_shots(
-        root, out, protocol, models, shots, runner, split="", prompted=False, rejected=rejected, quiet=quiet, **options
+        root,
+        out,
+        protocol,
+        models,
+        shots,
+        runner,
+        split="",
+        prompted=False,
+        rejected=rejected,
+        videos=os.path.abspath(folder),
+        quiet=quiet,
+        **options,
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from evaluation.cells import Cell
 from evaluation.controls import ground_truth, shuffled
-from evaluation.footage import recropped, recut, through_frames, whole_frames
+from evaluation.footage import frames_of_video, recropped, recut, through_frames, whole_frames
 from evaluation.metrics import MEASURES
 from evaluation.metrics.base import Block, Context
 from evaluation.models import TRUTH, Model
@@ -78,7 +78,7 @@ def score(request: Mapping[str, Any]) -> dict[str, Any]:
         n_frames = len(speech.pcm) // SAMPLES_PER_FRAME
         context = Context(
             shot.size, n_frames, speech.pcm, request["full_reference"], is_truth, request["precision"],
-            functools.partial(_truth_features, request),
+            functools.partial(_truth_features, request), _whole_frames(request, model, reader, n_frames),
         )  # fmt: skip
         sessions = {name: MEASURES[name].start(context) for name in keys}
         errors: dict[str, str] = {}
@@ -103,6 +103,17 @@ def score(request: Mapping[str, Any]) -> dict[str, Any]:
         record["measures"][name] = nothing_measured(keys[name], missing)
     cell.write(record)
     return {"ok": True}
+
+
+def _whole_frames(
+    request: Mapping[str, Any], model: Model, reader: ShotReader, n_frames: int
+) -> Callable[[], Iterator[np.ndarray]] | None:
+    """Reads the frames that a finished video holds of this shot."""
+    if request["videos"] is None:
+        return None
+    if model.kind == "recut":
+        return functools.partial(frames_of_video, Path(model.target), reader, n_frames)
+    return lambda: (block[0] for block in whole_frames(Path(request["videos"]), reader, n_frames))
 
 
 def _truth_features(request: Mapping[str, Any], name: str) -> np.ndarray | None:

@@ -10,6 +10,7 @@ from evaluation.metrics.judge import JudgeMeasure
 from evaluation.metrics.landmarks import LandmarkMeasure
 from evaluation.metrics.lpips import LpipsMeasure
 from evaluation.metrics.lse import LseMeasure
+from evaluation.metrics.lse_frames import LrsMeasure, S3fdMeasure
 from evaluation.metrics.psnr import PsnrMeasure
 from evaluation.metrics.ssim import SsimMeasure
 from evaluation.metrics.temporal import TemporalMeasure
@@ -17,6 +18,8 @@ from evaluation.metrics.temporal import TemporalMeasure
 _ALL: tuple[Measure, ...] = (
     LandmarkMeasure(),
     LseMeasure(),
+    LrsMeasure(),
+    S3fdMeasure(),
     JudgeMeasure(),
     InceptionMeasure(),
     IdentityMeasure(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal, Protocol
 
 import numpy as np
@@ -35,6 +35,7 @@ class Metric:
         definition: one or two sentences for the reader of a table.
         version: counted up whenever its values change.
         full_reference: needs the clip itself frame by frame: only where a protocol is full-reference.
+        needs_frames: looks at the whole frames of a finished video.
         needs_clip: needs footage of the same person, though not frame by frame.
         near_truth: tables show |model - ground truth| beside it: better than the truth is a mark, not a win.
         weights: names in the weights registry.
@@ -49,6 +50,7 @@ class Metric:
     definition: str
     version: int = 1
     full_reference: bool = False
+    needs_frames: bool = False
     needs_clip: bool = False
     near_truth: bool = False
     weights: tuple[str, ...] = ()
@@ -77,6 +79,7 @@ class Context:
         precision: of the networks behind LSE and FID, ``fp32`` or ``bf16``.
         truth_features: features that were measured of the clip itself before, by name, or ``None``: they are the same
             for every model, and some take longer than everything else.
+        whole_frames: reads the shot's frames as the video holds them, uint8 [H, W, 3] RGB; ``None``: there is no video.
     """
 
     size: int
@@ -86,6 +89,7 @@ class Context:
     is_truth: bool
     precision: str = "fp32"
     truth_features: Callable[[str], np.ndarray | None] = lambda name: None
+    whole_frames: Callable[[], Iterator[np.ndarray]] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
