@@ -174,13 +174,16 @@ def why_missing(measure: Measure) -> str | None:
     for module, command in measure.packages:
         if importlib.util.find_spec(module) is None:
             return f"needs the Python package {module}: {command}"
+    absent = []
     for name in dict.fromkeys(name for metric in measure.metrics for name in metric.weights):
         try:
             weights.path(name)
         except WeightsError as error:
-            if weights.find(name) is None:
-                return f"needs the weights {name}: g4g-eval weights fetch {name}"
-            return error.what
+            if weights.find(name) is not None:
+                return error.what
+            absent.append(name)
+    if absent:
+        return f"needs the weights {', '.join(absent)}: g4g-eval weights fetch {' '.join(absent)}"
     return None
 
 

@@ -285,7 +285,7 @@ class _Table:
         effects = {pair: (d.effect, p) for (pair, d), p in zip(compared.items(), adjusted, strict=True)}
         taught = {m.name for m in self._results.plan.models if m.judged_by_its_teacher} if metric.by_judge else set()
         ranked = [name for name in self._names if name not in taught]
-        if metric.better is not None:
+        if metric.better is not None and len(ranked) > 1:
             for name, rank in ranks(ranked, effects, higher_is_better=higher_is_better, alpha=ALPHA).items():
                 cells[name]["rank"] = rank
         return [

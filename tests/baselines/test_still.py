@@ -37,8 +37,8 @@ def prompt_of(
     n = len(frames)
     return ClipPrompt(
         source, erase, points[:, POSE_POINTS], np.repeat(reference[None], 5, axis=0),
-        np.repeat(reference_points[None], 5, axis=0), np.zeros((100, 80), np.float32), 0, 0, np.zeros(640 * n, np.int16),
-        25, 0,
+        np.repeat(reference_points[None], 5, axis=0), np.zeros((100, 80), np.float32), 0, 0,
+        np.zeros(640 * n, np.int16), 25, 0,
     )  # fmt: skip
 
 
