@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evaluation.metrics.base import Block, Context, Measured, Metric, values_of
+from evaluation.metrics.base import Block, Context, Mean, Measured, Metric, values_of
 from prep.sync_expert.infer import central
 from prep.sync_expert.mouths import mouth_patches
 
@@ -47,24 +47,38 @@ class TemporalMeasure:
         return _Session(context)
 
 
-class _Session:
-    """Keeps the mouths of the shot, 2.3 kB a frame each: the last ones of a block belong with the next."""
+class _Motion:
+    """:func:`motion_energy` and :func:`flicker` of mouths that come in blocks."""
 
+    def __init__(self) -> None:
+        self.energy, self.flicker = Mean(), Mean()
+        self._tail: np.ndarray | None = None  # the last two frames: the next block's differences begin there
+
+    def add(self, patches: np.ndarray) -> None:
+        before = 0 if self._tail is None else len(self._tail)
+        frames = patches.astype(np.float32)
+        if self._tail is not None:
+            frames = np.concatenate([self._tail, frames])
+        self.energy.add(np.square(np.diff(frames[max(0, before - 1) :], axis=0)))
+        self.flicker.add(np.abs(np.diff(frames, n=2, axis=0)))
+        self._tail = frames[-2:].copy()
+
+
+class _Session:
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._output: list[np.ndarray] = []
-        self._truth: list[np.ndarray] = []
+        self._output, self._truth = _Motion(), _Motion()
 
     def add(self, block: Block) -> None:
         if not self._context.is_truth:
-            self._output.append(central(mouth_patches(block.output, block.landmarks)))
-            self._truth.append(central(mouth_patches(block.truth, block.landmarks)))
+            self._output.add(central(mouth_patches(block.output, block.landmarks)))
+            self._truth.add(central(mouth_patches(block.truth, block.landmarks)))
 
     def result(self) -> Measured:
-        found: dict[Metric, float | None] = {MOTION: None, FLICKER: None}
-        if self._output:
-            output, truth = np.concatenate(self._output), np.concatenate(self._truth)
-            for metric, measure, shortest in ((MOTION, motion_energy, 2), (FLICKER, flicker, 3)):
-                if len(truth) >= shortest and (real := measure(truth)) > _FLOOR:
-                    found[metric] = measure(output) / real
+        pairs = {
+            MOTION: (self._output.energy.value, self._truth.energy.value),
+            FLICKER: (self._output.flicker.value, self._truth.flicker.value),
+        }
+        found = {metric: output / real if output is not None and real and real > _FLOOR else None
+                 for metric, (output, real) in pairs.items()}  # fmt: skip
         return values_of(found, self._context)

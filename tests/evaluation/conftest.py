@@ -2,41 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 import textwrap
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from building import footage_of, write_clip
+from evaluating import Register
 
-from prep.run.runners import Handler, SyncRunner, Task, close_guard
-
-
-class InProcess:
-    """Runs tasks in this process: what tests patch is seen, and every task is written down."""
-
-    def __init__(self, stop_after: int | None = None) -> None:
-        self.done: list[Task] = []
-        self._stop_after = stop_after
-
-    def run(self, tasks: Iterable[Task], handle: Handler) -> None:
-        waiting = list(tasks)
-        while waiting:
-            if self._stop_after is not None and len(self.done) >= self._stop_after:
-                raise KeyboardInterrupt
-            task = waiting.pop(0)
-            module, _, function = task["op"].partition(":")
-            result = getattr(importlib.import_module(module), function)(task)
-            self.done.append(task)
-            waiting = [*handle(task, result), *waiting]
-
-    @property
-    def operations(self) -> list[tuple[str, str, str]]:
-        """(generate or score, model, shot) of every task."""
-        return [(task["op"].rpartition(":")[2], task["model"]["name"], task["shot"]["key"]) for task in self.done]
+from prep.run.runners import SyncRunner, close_guard
 
 
 @pytest.fixture(scope="session")
@@ -59,9 +33,6 @@ def shards(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
         close_guard()
 
 
-Register = Callable[..., None]
-
-
 @pytest.fixture
 def register(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Register:
     """Installs a module with generators and their entry points where this process and its children find them."""
@@ -81,37 +52,3 @@ def register(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Register:
         monkeypatch.delitem(sys.modules, "extra_models", raising=False)
 
     return install
-
-
-KIND = """
-import numpy as np
-from baselines.redraw import redraw
-from g4g_core.protocols import POSE_POINTS
-
-class Base:
-    native_size = None
-    mel_offset = 0
-    trained_against = ()
-    losses_off = ()
-
-class Kind:
-    summary = "of a test"
-    needs_weights = ()
-    needs_checkpoint = False
-    def __init__(self, generator):
-        self.generator = generator
-    def fingerprint(self, checkpoint):
-        return self.generator.__name__
-    def open(self, checkpoint):
-        return self.generator()
-"""
-"""The head of a module of test models."""
-
-
-def evaluated(shards: str, out: Path, runner: Any, **settings: Any) -> Any:
-    """One evaluation through the front door of the package."""
-    from evaluation.config import RunConfig
-    from evaluation.run import evaluate_shards
-
-    retry = settings.pop("retry_failed", False)
-    return evaluate_shards(RunConfig(data=shards, **settings), str(out), runner, quiet=True, retry_failed=retry)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from conftest import InProcess, evaluated
+from evaluating import InProcess, evaluated
 
 from baselines.external import External, ProgramFailed, read_external, run_program
 from baselines.precomputed import find_video

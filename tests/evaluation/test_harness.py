@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import KIND, InProcess, Register, evaluated
+from evaluating import KIND, InProcess, Register, evaluated
 
 from evaluation.harness import metrics_named
 from evaluation.metrics import MEASURES
@@ -426,7 +426,7 @@ def test_models_that_cannot_be_are_refused_in_one_line(
 def test_a_metric_is_named_by_id_by_group_or_without_its_place() -> None:
     assert [m.id for m in metrics_named("cpbd@face256")] == ["cpbd@face256"]
     assert {m.id for m in metrics_named("judge")} >= {"sync_d@judge", "sync_c@judge"}
-    assert [m.id for m in metrics_named("lse_c")] == ["lse_c@crop1"]
+    assert [m.id for m in metrics_named("lse_c")] == ["lse_c@crop1", "lse_c@lrs", "lse_c@s3fd"]
     assert metrics_named("lse_x") == []
 
 

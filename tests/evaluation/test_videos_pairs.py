@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 from building import footage_of, write_clip
-from conftest import InProcess
+from evaluating import InProcess
 
 from evaluation.pairs import evaluate_pairs, read_pairs
 from evaluation.score import score_videos

@@ -68,7 +68,7 @@ def write_synthetic_run(
     plan = Plan(
         root="/home/somebody/shards", run=str(out), protocol=protocol, seed=0, timeout=1.0, models=models, shots=shots,
         excluded={}, speaker={s.key: s for s in shots}, measures=[], metrics=list(metrics), unavailable=unavailable,
-        precision="fp32", dubbing={},
+        precision="fp32", dubbing={}, videos=None,
     )  # fmt: skip
     rng = np.random.default_rng(0)
     values: dict[tuple[str, str, str], float] = {}

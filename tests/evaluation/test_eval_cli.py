@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from conftest import KIND, Register
+from evaluating import KIND, Register
 
 from evaluation import selfcheck
 from evaluation.tables import cell_text, number
