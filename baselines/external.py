@@ -21,6 +21,8 @@ import os
 import re
 import signal
 import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -74,13 +76,28 @@ def read_external(path: str) -> External:
     return load_config(External, path)
 
 
-def run_program(program: External, video: Path, audio: Path, work: Path) -> Path:
+OURS = (
+    *("PYTHONPATH", "PYTHONHOME", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"),
+    *("OPENCV_FOR_THREADS_NUM", "GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_"),
+)
+"""Variables that our own workers change for themselves: a program of another Python would load our libraries."""
+
+
+def user_environment(environment: Mapping[str, str]) -> dict[str, str | None]:
+    """What :data:`OURS` are where the user typed the command; ``None``: not set."""
+    return {name: environment.get(name) for name in OURS}
+
+
+def run_program(
+    program: External, video: Path, audio: Path, work: Path, original: Mapping[str, str | None] | None = None
+) -> Path:
     """Run the program on one shot and return the video that it left.
 
-    It runs in a process group of its own, which is killed as a whole when time is up.
+    It runs in a process group of its own, which is killed as a whole when time is up, and when this process dies.
 
     Args:
         work: an empty folder.
+        original: from :func:`user_environment`; by default the variables are as they are here.
 
     Raises:
         ProgramFailed: it cannot be started, fails, hangs, or leaves nothing.
@@ -95,7 +112,7 @@ def run_program(program: External, video: Path, audio: Path, work: Path) -> Path
             process = subprocess.Popen(
                 words,
                 cwd=program.directory or work,
-                env={**os.environ, **program.environment},
+                env={**_restored(original or {}), **program.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
@@ -103,18 +120,34 @@ def run_program(program: External, video: Path, audio: Path, work: Path) -> Path
             )
         except OSError as error:
             raise ProgramFailed(f"{words[0]} cannot be started: {error.strerror}") from error
+        # reads until the end of its standard input, which is the end of this process, however that comes
+        watcher = subprocess.Popen(
+            [sys.executable, "-S", "-c", _WATCH, str(process.pid)], stdin=subprocess.PIPE, start_new_session=True
+        )
         try:
             code = process.wait(program.timeout)
         except subprocess.TimeoutExpired:
             raise ProgramFailed(f"no end within {program.timeout:g} s") from None
         finally:
             _end_group(process)
+            watcher.kill()
+            watcher.wait()
+            if watcher.stdin is not None:
+                watcher.stdin.close()
     if code != 0:
         how = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
         raise ProgramFailed(f"{how}: {_last_words(log)}")
     if not output.is_file() or output.stat().st_size == 0:
         raise ProgramFailed(f"it ended well but left no {program.output}: {_last_words(log)}")
     return output
+
+
+_WATCH = "import os, signal, sys; sys.stdin.read(); os.killpg(int(sys.argv[1]), signal.SIGKILL)"
+
+
+def _restored(original: Mapping[str, str | None]) -> dict[str, str]:
+    environment = {name: value for name, value in os.environ.items() if name not in original}
+    return environment | {name: value for name, value in original.items() if value is not None}
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:

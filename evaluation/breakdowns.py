@@ -26,6 +26,8 @@ _FEWEST = 6  # shots under which thirds say nothing
 def breakdowns(results: Results, shots: Sequence[Shot], metrics: Sequence[Metric]) -> list[dict[str, Any]]:
     """Thirds of the shots by each of :data:`BY`, and every identity: means by model and metric.
 
+    Means are over the shots on which all models have the metric.
+
     Returns:
         ``by``, ``unit``, ``parts``: a list of ``label``, ``shots`` and ``means`` {metric: {model: mean}}.
     """
@@ -58,8 +60,9 @@ def _part(results: Results, metrics: Sequence[Metric], label: str, shots: Sequen
     means: dict[str, dict[str, float]] = {}
     for metric in metrics:
         of_models = {}
+        common = [s for s in shots if all((metric.id, name, s.key) in results.values for name in results.names)]
         for name in results.rows:
-            values = [results.values.get((metric.id, name, shot.key)) for shot in shots]
+            values = [results.values.get((metric.id, name, shot.key)) for shot in common]
             known = [value for value in values if value is not None]
             if known:
                 of_models[name] = float(np.mean(known))

@@ -19,7 +19,7 @@ from evaluation.videos import SUFFIX
 from g4g_core import storage
 from prep.shards.sample import npy_bytes, read_npy
 
-CELLS, OUTPUTS = "cells", "outputs"
+CELLS, OUTPUTS, WORK = "cells", "outputs", "work"
 _SAFE = re.compile(r"[A-Za-z0-9._-]+")
 _LONGEST = 120
 
@@ -65,6 +65,10 @@ class Cell:
         path = self._stem.with_name(self._stem.name + ".json")
         storage.write_json(str(path), {**record, "model": self.model, "shot": self.shot})
 
+    def forget(self) -> None:
+        """Delete the record: nothing is known of this cell until the next one is written."""
+        self._stem.with_name(self._stem.name + ".json").unlink(missing_ok=True)
+
     def write_features(self, name: str, features: np.ndarray) -> None:
         storage.write_bytes(str(self.features_path(name)), npy_bytes(features))
 
@@ -72,11 +76,13 @@ class Cell:
         return read_npy(self.features_path(name).read_bytes())
 
     def output_fits(self, record: dict[str, Any], key: str) -> bool:
-        """Whether the output made for ``key`` is still there, or why there is none is known."""
+        """Whether the output made for ``key`` is still there, whole, or why there is none is known."""
         output = record.get("output")
         if not output or output["key"] != key:
             return False
-        return output["error"] is not None or not output["stored"] or self.output.is_file()
+        if output["error"] is not None or output["bytes"] is None:
+            return True
+        return self.output.is_file() and self.output.stat().st_size == output["bytes"]
 
     def measure_fits(self, record: dict[str, Any], name: str, key: str) -> bool:
         """Whether the measure ``name`` was taken for ``key`` and its features are still there."""

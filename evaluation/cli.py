@@ -54,7 +54,6 @@ def _running_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Options of every command that scores."""
     options = [
         click.option("--metrics", metavar="A,B", help="Ids or groups (g4g-eval metrics lists them).  [default: all]"),
-        click.option("--seed", type=click.IntRange(0), help="Of references and pairs.  [default: 0]"),
         click.option(
             "--on-failure",
             type=click.Choice(["drop-everywhere", "worst", "error"]),
@@ -63,8 +62,12 @@ def _running_options(function: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--allow-failures", is_flag=True, help="Exit with 0 though models failed on some clips."),
         click.option("--retry-failed", is_flag=True, help="Try again what failed before; else failures are kept."),
-        click.option("--timeout", type=float, metavar="SECONDS", help="A model's time for a shot.  [default: 600]"),
-        click.option("--pooled", is_flag=True, default=None, help="A further table over all sources together."),
+        click.option(
+            "--timeout",
+            type=click.FloatRange(0, min_open=True),
+            metavar="SECONDS",
+            help="A model's time for a shot; of an external program its YAML's counts.  [default: 600]",
+        ),
         click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="Of LSE and FID.  [default: fp32]"),
         click.option("--workers", type=click.IntRange(1), help="Local worker processes.  [default: one per core]"),
         click.option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler, or 'sync': in this process."),
@@ -81,7 +84,15 @@ def _running_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--split", help="[default: test]")
 @click.option("--selection", metavar="FILE", help="Only shots named there; made by g4g-prep select.")
 @click.option("--checkpoint", "checkpoints", multiple=True, metavar="NAME=PATH", help="Weights of a model.")
-@click.option("--footage", metavar="ROOT", help="The original videos, for external programs that want whole frames.")
+@click.option(
+    "--footage",
+    multiple=True,
+    metavar="[SOURCE=]ROOT",
+    help="The original videos, for programs that want whole frames.",
+)
+@click.option("--no-controls", is_flag=True, help="Leave out still and shuffled, which else are rows of every table.")
+@click.option("--pooled", is_flag=True, default=None, help="A further table over all sources together.")
+@click.option("--seed", type=click.IntRange(0), help="Of references and pairs.  [default: 0]")
 @click.option("--protocol", help="reconstruction/1 or cross/1.  [default: reconstruction/1]")
 @click.option("--limit", type=int, metavar="N", help="At most N shots of every source.")
 @click.option("--config", "config_file", metavar="YAML", help="Fields as in run.json's settings; options win.")
@@ -113,9 +124,11 @@ def run(
             "no data set is named, and g4g.yaml in this folder notes none", "Use --data, or run g4g-prep build-shards."
         )
     given = {name: options[name] for name in
-             ("data", "split", "selection", "footage", "protocol", "limit", "seed", "on_failure", "timeout", "pooled",
+             ("data", "split", "selection", "protocol", "limit", "seed", "on_failure", "timeout", "pooled",
               "precision")}  # fmt: skip
     given["models"] = _names(models)
+    given["footage"] = dict(map(_source_root, options["footage"])) or None
+    given["controls"] = False if options["no_controls"] else None
     given["metrics"] = _names(options["metrics"])
     config = load_config(RunConfig, config_file, given, {k: v for k, v in defaults.items() if v is not None})
     noted = {str(name): str(path) for name, path in (project.get(CHECKPOINTS) or {}).items()}
@@ -148,8 +161,8 @@ def score(videos: tuple[str, ...], reference: str | None, out: str | None, **opt
     with _runner(options) as runner:
         reports = score_videos(
             [_named_folder(text) for text in videos], reference, out or os.path.join("runs", "videos"), runner,
-            wanted=_names(options["metrics"]) or [], seed=options["seed"] or 0, timeout=options["timeout"] or 600.0,
-            on_failure=options["on_failure"] or "drop-everywhere", pooled=bool(options["pooled"]),
+            wanted=_names(options["metrics"]) or [], timeout=options["timeout"] or 600.0,
+            on_failure=options["on_failure"] or "drop-everywhere",
             precision=options["precision"] or "fp32", quiet=options["quiet"], retry_failed=options["retry_failed"],
         )  # fmt: skip
     _finish(reports, options)
@@ -160,6 +173,7 @@ def score(videos: tuple[str, ...], reference: str | None, out: str | None, **opt
 @click.option("--models", default="still", show_default=True, metavar="A,B", help="Registered names.")
 @click.option("--checkpoint", "checkpoints", multiple=True, metavar="NAME=PATH", help="Weights of a model.")
 @click.option("--root", default="", metavar="DIR", help="Where the paths in FILE start.  [default: its folder]")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Of references.  [default: 0]")
 @click.option("--out", metavar="PATH", help="Folder of the run.  [default: runs/pairs]")
 @_running_options
 def pairs(file: str, models: str, checkpoints: tuple[str, ...], root: str, out: str | None, **options: Any) -> None:
@@ -338,6 +352,11 @@ def _pair(text: str) -> tuple[str, str]:
     if not equals or not name or not path:
         raise UsageError(f"--checkpoint {text} is no NAME=PATH", "For instance --checkpoint wav2lip=wav2lip.pth.")
     return name, path
+
+
+def _source_root(text: str) -> tuple[str, str]:
+    source, equals, root = text.partition("=")
+    return (source, root) if equals else ("", text)
 
 
 def _named_folder(text: str) -> tuple[str, str]:

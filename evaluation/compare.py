@@ -11,7 +11,7 @@ import click
 import numpy as np
 
 from evaluation.metrics import METRICS
-from evaluation.run import SCORES, SUMMARY
+from evaluation.run import SCORES, SHOTS, SUMMARY
 from evaluation.stats import holm, paired_difference
 from evaluation.summary import SCHEMA_VERSION
 from g4g_core import storage
@@ -37,7 +37,13 @@ def read_summary(path: str) -> dict[str, Any]:
             f"{path} has schema version {version}; this program reads {SCHEMA_VERSION}",
             "Evaluate again with this version: g4g-eval run into the same folder keeps what was computed.",
         )
+    missing = [name for name in _NEEDED if name not in found]
+    if missing:
+        raise UsageError(f"{path} lacks {', '.join(missing)}: it is no whole summary", "Evaluate again.")
     return dict(found)
+
+
+_NEEDED = ("protocol", "seed", "precision", "on_failure", "judge", "data", "metrics", "models", "tables")
 
 
 def compare_models(a: str, b: str, run: str) -> list[dict[str, Any]]:
@@ -45,23 +51,24 @@ def compare_models(a: str, b: str, run: str) -> list[dict[str, Any]]:
 
     Returns:
         A row per (source, metric): means on the common clips, ``effect`` = a - b (for metrics with a value to be
-        reached: difference of distances from it) with interval, p, and p adjusted over the metrics of the source.
+        reached: difference of distances from it) with interval, p, and p adjusted over the metrics of the source. Set
+        metrics are compared where both models are in one run.
 
     Raises:
-        UsageError: an unknown run or model, or runs of different protocols or data.
+        UsageError: an unknown run or model, runs of different protocols, seeds, precisions or versions of a metric, or
+            runs that share no clip.
     """
     (run_a, model_a), (run_b, model_b) = (_place(text, run) for text in (a, b))
     summaries = [read_summary(os.path.join(folder, SUMMARY)) for folder in (run_a, run_b)]
-    for name, one, other in (
-        ("protocol", *(s["protocol"] for s in summaries)), ("seed", *(s["seed"] for s in summaries)),
-        ("precision", *(s["precision"] for s in summaries)),
-    ):  # fmt: skip
+    for name in ("protocol", "seed", "precision", "judge"):
+        one, other = (summary[name] for summary in summaries)
         if one != other:
             raise UsageError(f"the runs differ in {name}: {one} and {other}", "Evaluate both alike.")
     for summary, model, folder in zip(summaries, (model_a, model_b), (run_a, run_b), strict=True):
         if model not in summary["models"]:
             raise unknown(f"model in {folder}", model, list(summary["models"]))
     scores = [_scores(folder, model) for folder, model in ((run_a, model_a), (run_b, model_b))]
+    prints = [_fingerprints(folder) for folder in (run_a, run_b)]
     rows: list[dict[str, Any]] = []
     sources = sorted({source for source, _, _ in scores[0]} & {source for source, _, _ in scores[1]})
     versions = [summary["metrics"] for summary in summaries]
@@ -73,7 +80,8 @@ def compare_models(a: str, b: str, run: str) -> list[dict[str, Any]]:
             if versions[0][metric]["version"] != versions[1][metric]["version"]:
                 raise UsageError(f"{metric} has another version in each of the runs", "Evaluate both again.")
             values = [scores[i].get((source, metric, "values"), {}) for i in (0, 1)]
-            common = sorted(set(values[0]) & set(values[1]))
+            # the same shot of the same bytes: a key alone could be another data set's
+            common = sorted(key for key in set(values[0]) & set(values[1]) if prints[0].get(key) == prints[1].get(key))
             if not common:
                 continue
             x, y = ([v[key][0] for key in common] for v in values)
@@ -87,6 +95,8 @@ def compare_models(a: str, b: str, run: str) -> list[dict[str, Any]]:
                     "high": difference.high, "p": difference.p, "n": difference.n, "clusters": difference.clusters,
                 }
             )  # fmt: skip
+        if run_a == run_b:
+            of_source += _set_rows(summaries[0], source, model_a, model_b)
         for row, adjusted in zip(of_source, holm([row["p"] for row in of_source]), strict=True):
             row["p_holm"] = adjusted
         rows += of_source
@@ -114,6 +124,36 @@ def _scores(run: str, model: str) -> Mapping[tuple[str, str, str], dict[str, tup
         if row["value"] is not None:
             place = found.setdefault((row["source"], row["metric"], "values"), {})
             place[row["shot"]] = (row["value"], row["identity"])
+    return found
+
+
+def _fingerprints(run: str) -> dict[str, str]:
+    """What each shot of a run was made of, by key."""
+    shots = storage.read_json(os.path.join(run, SHOTS))["shots"]
+    return {key: about["fingerprint"] for key, about in shots.items()}
+
+
+def _set_rows(summary: Mapping[str, Any], source: str, a: str, b: str) -> list[dict[str, Any]]:
+    """Set metrics of two models of one run, as its summary compares them."""
+    found = []
+    table = summary["tables"].get(source, {"pairs": {}, "rows": {}})
+    for metric, pairs in table["pairs"].items():
+        about = METRICS[metric]
+        if about.kind != "set":
+            continue
+        for pair in pairs:
+            if {pair["a"], pair["b"]} != {a, b}:
+                continue
+            sign = 1 if pair["a"] == a else -1
+            ends = [None if pair[end] is None else sign * pair[end] for end in ("low", "high")][::sign]
+            means = {name: table["rows"][name]["cells"][metric]["mean"] for name in (a, b)}
+            found.append(
+                {
+                    "source": source, "metric": metric, "name": about.name, "better": about.better, "a": means[a],
+                    "b": means[b], "effect": sign * pair["effect"], "low": ends[0], "high": ends[1], "p": pair["p"],
+                    "n": pair["n"], "clusters": pair["clusters"],
+                }
+            )  # fmt: skip
     return found
 
 

@@ -20,7 +20,8 @@ class RunConfig(Config):
         selection: file of sample keys, or ``None`` for the whole split.
         models: as ``--models`` has them.
         checkpoints: path by model.
-        footage: root of the original videos, for external programs that want whole frames.
+        footage: roots of the original videos by source ("" for all others), for programs that want whole frames.
+        controls: ``still`` and ``shuffled`` are rows though nobody named them.
         protocol: ``reconstruction/1`` or ``cross/1``.
         metrics: ids or names of measures; empty: all.
         limit: at most so many shots of every source.
@@ -37,7 +38,8 @@ class RunConfig(Config):
     selection: str | None = None
     models: list[str] = pydantic.Field(default_factory=lambda: ["still", "shuffled"])
     checkpoints: dict[str, str] = pydantic.Field(default_factory=dict)
-    footage: str | None = None
+    footage: dict[str, str] = pydantic.Field(default_factory=dict)
+    controls: bool = True
     protocol: str = "reconstruction/1"
     metrics: list[str] = pydantic.Field(default_factory=list)
     limit: int | None = None

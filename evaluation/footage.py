@@ -14,8 +14,8 @@ from evaluation.shots import ShotReader
 from evaluation.videos import fitted, frames_of
 from g4g_core.errors import SourceError
 from prep.media import open_media
-from prep.records import Rejection
-from prep.stages.decode import DecodeLog, video_frames
+from prep.records import SAMPLES_PER_FRAME, Rejection
+from prep.stages.decode import DecodeLog, decode_audio, video_frames
 from prep.stages.frames import Frame, resample
 from prep.stages.probe import probe
 
@@ -100,6 +100,25 @@ def frames_of_video(folder: Path, reader: ShotReader, n_frames: int) -> Iterator
     path, first = same_named(folder, str(reader.shot.about["path"])), reader.frame_start
     frames = itertools.islice(frames_of(path), first, first + n_frames)
     return (frame.rgb() for frame in fitted(frames, n_frames, RECUT_TOLERANCE))
+
+
+def sound_of_video(folder: Path, reader: ShotReader, n_samples: int) -> np.ndarray | None:
+    """int16 [n_samples]: the finished video's own sound for the same stretch; ``None`` where the video is silent.
+
+    It is cut, or filled up with silence. Raises as :func:`recut`.
+    """
+    path = same_named(folder, str(reader.shot.about["path"]))
+    with open_media(str(path)) as container:
+        found = probe(container, silent=True)
+    if isinstance(found, Rejection):
+        raise SourceError(f"{path}: {found.detail}")
+    if found.audio_index < 0:
+        return None
+    with open_media(str(path)) as container:
+        pcm = decode_audio(container, found, found.start).pcm
+    first = SAMPLES_PER_FRAME * reader.frame_start
+    own = pcm[first : first + n_samples]
+    return np.pad(own, (0, n_samples - len(own)))
 
 
 def square_of(affine: np.ndarray, size: int) -> tuple[float, float, float]:

@@ -63,8 +63,8 @@ def check(
 
     Args:
         baseline, summary: paths of ``summary.json``.
-        models: those to judge; by default all that both have, except controls (all, where there are only controls).
-        sources: tables to judge; by default all that both have.
+        models: those to judge; by default the baseline's, except controls (the controls, where it has no others).
+        sources: tables to judge; by default the baseline's.
 
     Returns:
         A row per (rule, source, model): ``outcome`` is ``ok``, ``broken`` or ``unknown``, with ``why``.
@@ -81,10 +81,9 @@ def check(
     for source in sources:
         if source not in new["tables"]:
             raise unknown(f"table in {summary}", source, list(new["tables"]))
-    both = [name for name in new["models"] if name in old["models"]]
-    learned = [name for name in both if not new["models"][name]["control"]]
-    chosen = list(models) or learned or [name for name in both if name != TRUTH]
-    tables = list(sources) or [source for source in new["tables"] if source in old["tables"]]
+    learned = [name for name, about in old["models"].items() if not about["control"]]
+    chosen = list(models) or learned or [name for name in old["models"] if name in new["models"] and name != TRUTH]
+    tables = list(sources) or list(old["tables"])
     verdicts = []
     for rule in parsed:
         metric = _metric(rule.metric, new)
@@ -96,7 +95,7 @@ def check(
 
 
 def _not_comparable(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
-    for name in ("protocol", "seed", "precision", "on_failure"):
+    for name in ("protocol", "seed", "precision", "on_failure", "judge"):
         if old[name] != new[name]:
             return f"the runs differ in {name}: {old[name]} and {new[name]}"
     if old["data"]["fingerprint"] != new["data"]["fingerprint"]:
@@ -118,16 +117,23 @@ def _metric(text: str, summary: Mapping[str, Any]) -> str:
 def _verdict(
     rule: Rule, metric: str, old: Mapping[str, Any], new: Mapping[str, Any], source: str, model: str, why: str | None
 ) -> dict[str, Any]:
-    values: list[float | None] = []
-    for summary in (old, new):
-        row = summary["tables"].get(source, {}).get("rows", {}).get(model, {})
-        values.append(row.get("cells", {}).get(metric, {}).get("mean"))
-    before, after = values
+    rows = [summary["tables"].get(source, {}).get("rows", {}).get(model, {}) for summary in (old, new)]
+    cells = [row.get("cells", {}).get(metric, {}) for row in rows]
+    before, after = (cell.get("mean") for cell in cells)
     known = old["metrics"].get(metric)
     if why is None and known is not None and known["version"] != new["metrics"][metric]["version"]:
         why = f"{metric} has another version in the baseline"
+    if (
+        why is None
+        and known is not None
+        and known.get("weights_sha256") != new["metrics"][metric].get("weights_sha256")
+    ):
+        why = f"{metric} was measured with other weights in the baseline"
     if why is None and (before is None or after is None):
         why = f"the {'baseline' if before is None else 'run'} has no value"
+    if why is None and cells[0].get("n") != cells[1].get("n"):
+        # means over other clips are not comparable: a model that fails on the hard ones would pass
+        why = f"the baseline's mean is over {cells[0].get('n')} shots, this one over {cells[1].get('n')}"
     if why is not None or before is None or after is None:
         return {"outcome": "unknown", "why": why, "baseline": before, "value": after, "limit": None}
     holds = rule.holds(before, after)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from evaluation.cells import Cell
+from baselines.external import read_external, user_environment
+from evaluation.cells import WORK, Cell
 from evaluation.metrics import MEASURES, METRICS
 from evaluation.metrics.base import Measure, Metric
-from evaluation.models import TRUTH, Model, output_fingerprint
+from evaluation.models import TRUTH, Model, judge_fingerprint, output_fingerprint
 from evaluation.prompts import PROMPT_VERSION, has_references
 from evaluation.protocols import Protocol, speakers
 from evaluation.shots import Shot
-from evaluation.work import nothing_measured
-from g4g_core import weights
+from evaluation.work import FAILED_MEASURES, nothing_measured
+from g4g_core import storage, weights
 from g4g_core.errors import G4GError, UsageError, WeightsError
 from g4g_core.progress import progress
 from g4g_core.provenance import digest
@@ -26,6 +28,11 @@ SCORE_SECONDS_A_FRAME = 6.0
 """Measures are ours and bounded by work, not by hope: a network on one slow core takes a tenth of this."""
 
 _MIN_SCORE_SECONDS = 300.0
+BY_PRECISION = ("lse", "lse-lrs", "lse-s3fd", "inception")
+"""Measures whose networks may run in bf16."""
+
+_MARGIN_SECONDS, _SECONDS_A_FRAME = 120.0, 0.5
+"""What writing a program's input and reading its output may take on top of its own time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +137,10 @@ def make_plan(
     if not kept:
         raise UsageError(f"none of {len(shots)} shots has frames to refer to", "Shots of 20 frames or more are needed.")
     by_key = {shot.key: shot for shot in kept}
-    speaker = {key: by_key[other] for key, other in speakers(protocol, kept, seed).items()}
+    pairs, lonely = speakers(protocol, kept, seed)
+    excluded |= dict.fromkeys(lonely, "no_other_speaker")
+    kept = [shot for shot in kept if shot.key not in excluded]
+    speaker = {key: by_key[other] for key, other in pairs.items()}
     return Plan(
         root, run, protocol, seed, timeout, models, kept, excluded, speaker, measures, chosen, unavailable, precision,
         dubbing or {}, videos,
@@ -193,6 +203,8 @@ def evaluate(plan: Plan, runner: Runner, *, quiet: bool = False, retry_failed: b
     Returns:
         The number of cells that had nothing to do.
     """
+    storage.delete_leftovers(plan.run)  # of a run that was killed
+    storage.delete_tree(storage.join(plan.run, WORK))
     work = _Work(plan, retry_failed)
     first, kept = work.tasks()
     frames = sum(task["frames"] for task in first)
@@ -213,6 +225,7 @@ class _Work:
 
     def __init__(self, plan: Plan, retry_failed: bool) -> None:
         self._plan, self._retry = plan, retry_failed
+        self._damaged: set[tuple[str, str]] = set()
         self._cells = {(model.name, shot.key): (model, shot) for model in plan.models for shot in plan.shots}
 
     def tasks(self) -> tuple[list[Task], int]:
@@ -229,7 +242,9 @@ class _Work:
 
     def finished(self, task: Task, result: Result) -> list[Task]:
         model, shot = self._cells[task["cell"]]
-        if "ok" not in result:
+        if "damaged" in result and task["cell"] not in self._damaged:
+            self._damaged.add(task["cell"])  # made again, once: a disk that damages it twice is not ours to mend
+        elif "ok" not in result:
             self._record_end(model, shot, task, result)
         follow = self._next(model, shot, retry=False)
         return [] if follow is None else [follow]
@@ -239,18 +254,29 @@ class _Work:
         record = cell.read()
         try:
             key = self._output_key(model, shot)
-        except G4GError as error:
-            cell.write({"output": _failed("", "bad_video", error.what), "measures": {}})
+        except G4GError as fault:
+            cell.write({"output": _failed("", "bad_video", fault.what), "measures": {}})
             return None
-        failed = (record.get("output") or {}).get("error") is not None
-        if not cell.output_fits(record, key) or (failed and retry):
-            if failed:
-                cell.write({})
-            return self._task(model, shot, "evaluation.work:generate", self._plan.timeout, key=key)
+        error = (record.get("output") or {}).get("error")
+        failed = error is not None
+        # a limit of time is the user's to change: what another one broke is tried again
+        outlasted = (
+            error is not None and error[0] == "timeout" and record["output"].get("timeout") != self._plan.timeout
+        )
+        if not cell.output_fits(record, key) or outlasted or (failed and retry):
+            cell.forget()
+            return self._task(model, shot, "evaluation.work:generate", self._generate_seconds(model, shot), key=key)
         if failed:
             return None
         keys = {name: self._measure_key(name, key) for name in self._plan.measures}
-        missing = {name: made_for for name, made_for in keys.items() if not cell.measure_fits(record, name, made_for)}
+        missing = {
+            name: made_for
+            for name, made_for in keys.items()
+            if not cell.measure_fits(record, name, made_for) or (retry and _broke(record["measures"][name]))
+        }
+        if retry and any(name in record["measures"] for name in missing):
+            record["measures"] = {name: found for name, found in record["measures"].items() if name not in missing}
+            cell.write(record)
         if not missing:
             return None
         seconds = max(_MIN_SCORE_SECONDS, SCORE_SECONDS_A_FRAME * shot.n_frames)
@@ -279,6 +305,7 @@ class _Work:
             "videos": plan.videos,
             "speaker": None if speaker is shot else speaker.to_json(),
             "dub": dataclasses.asdict(plan.dubbing[shot.key]) if shot.key in plan.dubbing else None,
+            "user_environment": user_environment(os.environ) if model.kind == "external" else {},
             **more,
         }
 
@@ -287,8 +314,16 @@ class _Work:
         truth = next((other for other in self._plan.models if other.name == TRUTH), None)
         if truth is None or model is truth:
             return {}
+        if self._plan.frames(shot) < shot.n_frames:
+            return {}  # cut to somebody's shorter speech: the clip's features are of more frames than this output has
         key = self._output_key(truth, shot)
         return {name: self._measure_key(name, key) for name in self._plan.measures}
+
+    def _generate_seconds(self, model: Model, shot: Shot) -> float:
+        """A program has its own limit, and the guard must outlast it: else nobody would end the program."""
+        if model.kind != "external":
+            return self._plan.timeout
+        return read_external(model.target).timeout + _MARGIN_SECONDS + _SECONDS_A_FRAME * shot.n_frames
 
     def _output_key(self, model: Model, shot: Shot) -> str:
         plan = self._plan
@@ -301,15 +336,19 @@ class _Work:
     def _measure_key(self, name: str, output_key: str) -> str:
         measure = MEASURES[name]
         parts: list[Any] = [output_key, name, self._plan.protocol.full_reference]
-        if any(metric.weights for metric in measure.metrics):
+        if measure.name in BY_PRECISION:
             parts.append(self._plan.precision)
+        if any(metric.by_judge for metric in measure.metrics):
+            parts.append(judge_fingerprint())
         for metric in measure.metrics:
             parts.append([metric.id, metric.version, [weights.get(w).sha256 for w in metric.weights]])
         return digest(parts)
 
     def _record_end(self, model: Model, shot: Shot, task: Task, result: Result) -> None:
         """The guarded child was killed or died: that is the model's failure, or the measures', on this shot."""
-        if "timeout" in result:
+        if "damaged" in result:
+            code, detail = "bug", str(result["damaged"])
+        elif "timeout" in result:
             code, detail = "timeout", f"no end within {result['timeout']:g} s"
         elif "died" in result:
             code, detail = "crashed", str(result["died"])
@@ -317,9 +356,11 @@ class _Work:
             code, detail = "bug", str(result.get("bug", result))
         cell = self._plan.cell(model, shot)
         if task["op"].endswith("generate"):
-            cell.write({"output": _failed(task["key"], code, detail), "measures": {}})
+            output = _failed(task["key"], code, detail) | {"timeout": self._plan.timeout}
+            cell.write({"output": output, "measures": {}})
             return
-        record = cell.read()
+        record = {"measures": {}, **cell.read()}
+        record.setdefault("output", _failed("", code, detail))
         for name, key in task["measures"].items():
             missing = {metric.id: [code, detail] for metric in MEASURES[name].metrics}
             record["measures"][name] = nothing_measured(key, missing)
@@ -327,4 +368,9 @@ class _Work:
 
 
 def _failed(key: str, code: str, detail: str) -> dict[str, Any]:
-    return {"key": key, "error": [code, detail], "stored": False, "prompts": None}
+    return {"key": key, "error": [code, detail], "bytes": None, "prompts": None}
+
+
+def _broke(measured: Mapping[str, Any]) -> bool:
+    """Whether the measuring itself failed, and might do better another time."""
+    return any(code in FAILED_MEASURES for code, _ in measured["missing"].values())

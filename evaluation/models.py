@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from evaluation.shots import Shot
-from g4g_core import registry
+from g4g_core import registry, weights
 from g4g_core.errors import UsageError
 from g4g_core.provenance import file_sha256
 from g4g_core.registry import unknown
 
 TRUTH = "ground-truth"
 SHUFFLED = "shuffled"
+CONTROLS = ("still", SHUFFLED)
 
 Kind = Literal["truth", "shuffled", "generator", "external", "precomputed", "recut"]
 
@@ -38,7 +39,7 @@ class Model:
         fingerprint: what its outputs depend on, besides the prompts; of finished videos "", they are hashed one by one.
         marks: shown beside its name: ``unguarded``, ``perception: off`` ...
         judged_by_its_teacher: the embedded judge drove its training, so the judge's metrics rank it nowhere.
-        footage: root of the original videos, for an external program that wants whole frames.
+        footage: roots of the original videos by source ("" for all others), for a program that wants whole frames.
     """
 
     name: str
@@ -48,7 +49,11 @@ class Model:
     fingerprint: str = ""
     marks: tuple[str, ...] = ()
     judged_by_its_teacher: bool = False
-    footage: str | None = None
+    footage: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def footage_of(self, source: str) -> str | None:
+        """The root under which a source's videos lie, where this model is given them."""
+        return self.footage.get(source, self.footage.get(""))
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -63,7 +68,11 @@ class Model:
 
 
 def models_of(
-    names: Sequence[str], checkpoints: Mapping[str, str] | None = None, footage: str | None = None
+    names: Sequence[str],
+    checkpoints: Mapping[str, str] | None = None,
+    footage: Mapping[str, str] | None = None,
+    *,
+    controls: bool = False,
 ) -> list[Model]:
     """The models that the user named, the ground truth first.
 
@@ -72,12 +81,14 @@ def models_of(
             ``NAME=REGISTERED`` to show a registered model under a name of its own (two checkpoints of one model).
         checkpoints: path of a checkpoint by name.
         footage: see :attr:`Model.footage`.
+        controls: add ``still`` and ``shuffled`` where they are not named.
 
     Raises:
         UsageError: an unknown or doubled name, a checkpoint for nobody, or a model that lacks the one it needs.
         G4GError: a checkpoint that its model cannot read.
     """
     checkpoints = dict(checkpoints or {})
+    names = [*names, *(name for name in CONTROLS if controls and name not in names)]
     found = [Model(TRUTH, "truth", "", fingerprint=_CONTROL_VERSIONS["truth"])]
     for text in names:
         if text in (TRUTH, ""):
@@ -94,7 +105,7 @@ def models_of(
     return found
 
 
-def _model(name: str, target: str, checkpoint: str | None, footage: str | None) -> Model:
+def _model(name: str, target: str, checkpoint: str | None, footage: Mapping[str, str] | None) -> Model:
     kind, colon, path = target.partition(":")
     if colon and kind in _UNGUARDED:
         if checkpoint is not None:
@@ -105,15 +116,16 @@ def _model(name: str, target: str, checkpoint: str | None, footage: str | None) 
     return _generator(name, target, checkpoint)
 
 
-def _unguarded(name: str, kind: str, path: str, footage: str | None) -> Model:
+def _unguarded(name: str, kind: str, path: str, footage: Mapping[str, str] | None) -> Model:
     if kind == "external":
         from baselines.external import read_external
 
         program = read_external(path)
         digest = hashlib.sha256(program.model_dump_json().encode()).hexdigest()
-        if program.input == "footage" and footage is None:
-            raise UsageError(f"{name} wants footage: say where it lies", "Add --footage ROOT.")
-        wanted = os.path.abspath(footage) if footage is not None and program.input == "footage" else None
+        if program.input == "footage" and not footage:
+            raise UsageError(f"{name} wants footage: say where it lies", "Add --footage ROOT, or SOURCE=ROOT.")
+        wanted = {source: os.path.abspath(root) for source, root in (footage or {}).items()}
+        wanted = wanted if program.input == "footage" else {}
         fingerprint = f"external/1 {digest}"
         return Model(
             name, "external", os.path.abspath(path), fingerprint=fingerprint, marks=("unguarded",), footage=wanted
@@ -132,6 +144,8 @@ def _generator(name: str, target: str, checkpoint: str | None) -> Model:
         raise UsageError(
             f"{name} needs a checkpoint", f"Train one with g4g-model train, or name it: --checkpoint {name}=PATH."
         )
+    for needed in kind.needs_weights:
+        weights.path(needed)
     fingerprint = kind.fingerprint(checkpoint)
     generator = kind.open(checkpoint)
     marks = tuple(f"{term}: off" for term in generator.losses_off)
@@ -166,4 +180,6 @@ def output_fingerprint(model: Model, shot: Shot) -> str:
         from evaluation.footage import same_named
 
         return "recut/1 " + file_sha256(same_named(Path(model.target), str(shot.about["path"])))
+    if model.kind == "external":
+        return f"{model.fingerprint} {model.footage_of(shot.source)}"
     return model.fingerprint

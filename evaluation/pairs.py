@@ -12,7 +12,7 @@ from evaluation.harness import Dub
 from evaluation.models import TRUTH, models_of
 from evaluation.prepared import by_clip, prepare, prepared_shots
 from evaluation.protocols import PAIRS
-from evaluation.run import Report, evaluate_shots, require_ours
+from evaluation.run import Report, claim, evaluate_shots
 from evaluation.shots import Shot
 from evaluation.videos import read_sound
 from g4g_core.errors import SourceError, UsageError
@@ -22,6 +22,7 @@ from prep.run.runners import Runner
 from prep.sources.naming import clip_id
 
 _FEWEST = 10
+_UNREADABLE = -1
 SOURCE = "pairs"
 
 
@@ -92,7 +93,7 @@ def evaluate_pairs(
     foreign = [model.name for model in models if model.kind != "generator"]
     if foreign or not models:
         raise UsageError(f"pairs/1 runs registered models, not {', '.join(foreign) or 'none'}", "See g4g-eval models.")
-    require_ours(out)
+    claim(out)
     originals = Path(out) / "data" / "originals"
     links = _linked(pairs, originals)
     data = prepare(str(originals), SOURCE, os.path.join(out, "data", "shards"), runner, quiet=quiet)
@@ -102,7 +103,7 @@ def evaluate_pairs(
         raise SourceError("no pair has a face and enough speech", f"See {data}/manifest.parquet.")
     return evaluate_shots(
         data, out, PAIRS, models, units, runner, dubbing=dubbing, rejected={**rejected, **short}, quiet=quiet,
-        settings={"pairs": file}, **options,
+        settings={"pairs": file, "models": list(names)}, **options,
     )  # fmt: skip
 
 
@@ -129,8 +130,15 @@ def _units(
     lengths: dict[Path, tuple[int, str]] = {}
     for pair in pairs:
         if pair.audio not in lengths:
-            lengths[pair.audio] = len(read_sound(pair.audio)) // SAMPLES_PER_FRAME, file_sha256(str(pair.audio))
+            try:
+                frames = len(read_sound(pair.audio)) // SAMPLES_PER_FRAME
+            except SourceError:
+                frames = _UNREADABLE
+            lengths[pair.audio] = frames, file_sha256(str(pair.audio))
         frames, digest = lengths[pair.audio]
+        if frames == _UNREADABLE:
+            short[f"{pair.number:05d}"] = "unreadable_speech"
+            continue
         for shot in shots.get(clip_id(links[pair.video.resolve()]), ()):
             key = f"{pair.number:05d}-{shot.key}"
             common = min(shot.n_frames, frames - shot.segments[0][1])

@@ -48,39 +48,44 @@ def protocol_named(text: str) -> Protocol:
     raise unknown("protocol", text, list(ON_SHARDS))
 
 
-def cross_pairs(shots: Sequence[Shot], seed: int) -> dict[str, str]:
-    """Whose speech each shot is given: {key of the shot: key of the shot that speaks}.
+def cross_pairs(shots: Sequence[Shot], seed: int) -> tuple[dict[str, str], list[str]]:
+    """Whose speech each shot is given, {key of the shot: key of the shot that speaks}, and the keys that get none.
 
     The speaker is another identity of the same source whose shot is at least as long, drawn by a hash of (seed, both
-    keys); where none is as long, the longest: the picture is then cut to the speech.
+    keys); where none is as long, the longest: the picture is then cut to the speech. A source with one identity has
+    nobody else to speak.
 
     Raises:
-        UsageError: a source with one identity only.
+        UsageError: nobody has anybody else's speech.
     """
     pairs: dict[str, str] = {}
+    lonely: list[str] = []
     by_source: dict[str, list[Shot]] = {}
     for shot in shots:
         by_source.setdefault(shot.source, []).append(shot)
-    for source, members in by_source.items():
+    for members in by_source.values():
         for shot in members:
             others = [other for other in members if other.identity != shot.identity]
             if not others:
-                raise UsageError(
-                    f"{source} has one identity only: there is nobody else's speech for cross/1",
-                    "Use more clips, or --protocol reconstruction/1.",
-                )
+                lonely.append(shot.key)
+                continue
             enough = [other for other in others if other.n_frames >= shot.n_frames]
             if enough:
                 pairs[shot.key] = min(enough, key=lambda other: _lot(seed, shot.key, other.key)).key
             else:
                 pairs[shot.key] = max(others, key=lambda other: (other.n_frames, other.key)).key
-    return pairs
+    if not pairs:
+        raise UsageError(
+            "every source has one identity only: there is nobody else's speech for cross/1",
+            "Use more clips, or --protocol reconstruction/1.",
+        )
+    return pairs, lonely
 
 
 def _lot(seed: int, *keys: str) -> str:
     return hashlib.sha256(" ".join(map(str, (seed, *keys))).encode()).hexdigest()
 
 
-def speakers(protocol: Protocol, shots: Sequence[Shot], seed: int) -> Mapping[str, str]:
-    """The shot whose speech each shot is given, by key."""
-    return cross_pairs(shots, seed) if protocol is CROSS else {shot.key: shot.key for shot in shots}
+def speakers(protocol: Protocol, shots: Sequence[Shot], seed: int) -> tuple[Mapping[str, str], Sequence[str]]:
+    """The shot whose speech each shot is given, by key, and the keys of shots that nobody can speak for."""
+    return cross_pairs(shots, seed) if protocol is CROSS else ({shot.key: shot.key for shot in shots}, ())

@@ -12,10 +12,11 @@ from typing import Any
 from evaluation.config import RunConfig
 from evaluation.harness import Dub, Plan, evaluate, make_plan
 from evaluation.models import Model, models_of
-from evaluation.protocols import Protocol, protocol_named
+from evaluation.protocols import VIDEOS, Protocol, protocol_named
 from evaluation.results import Results, read_results
 from evaluation.shots import Shot, shots_of
 from evaluation.summary import summarise
+from evaluation.work import FAILED_MEASURES
 from g4g_core import storage
 from g4g_core.errors import UsageError
 from g4g_core.provenance import environment
@@ -37,7 +38,7 @@ class Report:
     Attributes:
         out: its folder.
         summary: what ``summary.json`` holds.
-        failed: (model, shot, code, detail) of every output that is missing.
+        failed: (model, shot, code, detail) of every output that is missing, and of every measuring that broke.
         kept: cells that had nothing to do.
         cells: all of them.
         seconds: the evaluation took.
@@ -62,7 +63,7 @@ def evaluate_shards(
     protocol = protocol_named(config.protocol)
     dataset = Dataset.open(config.data)
     shots = shots_of(dataset, config.split, selection=config.selection, limit=config.limit)
-    models = models_of(config.models, config.checkpoints, config.footage)
+    models = models_of(config.models, config.checkpoints, config.footage, controls=config.controls)
     return evaluate_shots(
         config.data, out, protocol, models, shots, runner,
         wanted=config.metrics, seed=config.seed, timeout=config.timeout, on_failure=config.on_failure,
@@ -101,7 +102,7 @@ def evaluate_shots(
         prompted: see :func:`evaluation.harness.make_plan`.
         rejected: reason by clip of footage that gave no shot at all.
     """
-    require_ours(out)
+    claim(out)
     started = time.monotonic()
     # an absolute path, for the guarded children may stand elsewhere; nothing of it reaches summary.json
     root = os.path.abspath(data) if storage.is_local(data) else data
@@ -116,20 +117,43 @@ def evaluate_shots(
     results = read_results(plan)
     summary = summarise(results, on_failure=on_failure, pooled=pooled, precision=precision, split=split)
     seconds = time.monotonic() - started
-    write_run(out, plan, results, summary, {"settings": dict(settings or {}), "seconds": round(seconds, 1)})
-    failed = [(model, shot, *why) for (model, shot), why in sorted(results.failed.items())]
+    facts = {name: summary[name] for name in ("protocol", "split", "seed", "precision", "on_failure", "judge")}
+    facts |= {"settings": dict(settings or {}), "seconds": round(seconds, 1), "timeout": timeout}
+    facts |= {"data_fingerprint": summary["data"]["fingerprint"], "weights_sha256": _weights(summary)}
+    write_run(out, plan, results, summary, facts)
+    failed = failures(results)
     return Report(out, summary, failed, kept, len(plan.models) * len(plan.shots), seconds)
 
 
-def require_ours(out: str) -> None:
-    """Refuse a folder that holds something else than a run of ours. Raises UsageError."""
+def claim(out: str) -> None:
+    """Make a folder a run's, or refuse one that holds something else. Raises UsageError."""
     if not storage.is_local(out):
         raise UsageError(f"{out}: a run's folder must be local", "Copy it where you want it afterwards.")
     if os.path.isdir(out):
         names = sorted(os.listdir(out))
-        ours = {SUMMARY, RUN_FILE, "cells", "outputs", "data"}
-        if names and not ours & set(names):
+        if names and RUN_FILE not in names:
             raise UsageError(f"{out} is not empty and holds no run ({names[0]}, ...)", "Give an empty or new folder.")
+    if not os.path.exists(os.path.join(out, RUN_FILE)):
+        storage.write_json(storage.join(out, RUN_FILE), {"finished": None})
+
+
+def failures(results: Results) -> list[tuple[str, str, str, str]]:
+    """(model, shot, code, detail) of every output that is missing, and of every measuring that broke."""
+    found = [(model, shot, *why) for (model, shot), why in sorted(results.failed.items())]
+    broken: dict[tuple[str, str, str, str], list[str]] = {}
+    for (metric, model, shot), (code, detail) in sorted(results.missing.items()):
+        if code in FAILED_MEASURES:
+            broken.setdefault((model, shot, code, detail), []).append(metric)
+    found += [(model, shot, code, f"{', '.join(ids)}: {why}") for (model, shot, code, why), ids in broken.items()]
+    if results.plan.protocol is VIDEOS:
+        found += [(results.rows[0], clip, "unusable", reason) for clip, reason in results.plan.excluded.items()]
+    return found
+
+
+def _weights(summary: Mapping[str, Any]) -> dict[str, str | None]:
+    """SHA-256 of the weights behind the metrics that were measured, by name."""
+    measured = (about for about in summary["metrics"].values() if about["unavailable"] is None)
+    return {name: digest for about in measured for name, digest in about["weights_sha256"].items()}
 
 
 def write_run(out: str, plan: Plan, results: Results, summary: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
@@ -220,6 +244,12 @@ def _shots(results: Results) -> dict[str, Any]:
                 "curves": results.curves.get((model, shot.key), {}),
                 "flags": list(results.flags.get((model, shot.key), [])),
             }
-        facts = {"source": shot.source, "clip": shot.clip, "identity": shot.identity, "frames": shot.n_frames}
+        facts = {
+            "fingerprint": shot.fingerprint,
+            "source": shot.source,
+            "clip": shot.clip,
+            "identity": shot.identity,
+            "frames": shot.n_frames,
+        }
         shots[shot.key] = {**facts, "about": dict(shot.about), "models": of_models}
     return {"schema_version": 1, "shots": shots}

@@ -9,7 +9,7 @@ from typing import Any
 from evaluation.models import TRUTH, Model
 from evaluation.prepared import named, prepare, prepared_shots
 from evaluation.protocols import VIDEOS, VIDEOS_REFERENCE
-from evaluation.run import Report, evaluate_shots, require_ours
+from evaluation.run import Report, claim, evaluate_shots
 from g4g_core.errors import UsageError
 from prep.run.runners import Runner
 
@@ -43,9 +43,9 @@ def score_videos(
     names = [name for name, _ in videos]
     if len(set(names)) < len(names) or TRUTH in names:
         raise UsageError(f"the folders are called {', '.join(names)}", "Give each its own name: --videos NAME=DIR.")
-    require_ours(out)
+    claim(out)
     folder = reference if reference is not None else videos[0][1]
-    root = prepare(folder, _source(folder), os.path.join(out, "data"), runner, quiet=quiet)
+    root = prepare(folder, _source(folder), os.path.join(out, "data", _place(folder)), runner, quiet=quiet)
     shots, rejected = prepared_shots(root)
     if reference is None:
         models = [Model(names[0], "truth", "", fingerprint="truth/1")]
@@ -74,3 +74,10 @@ def _source(folder: str) -> str:
     import re
 
     return named(re.sub(r"[^A-Za-z0-9_]+", "_", os.path.basename(os.path.abspath(folder))).strip("_") or "videos")
+
+
+def _place(folder: str) -> str:
+    """A folder's own place among the data sets of a run: another folder scored there does not disturb it."""
+    import hashlib
+
+    return f"{_source(folder)}-{hashlib.sha256(os.path.abspath(folder).encode()).hexdigest()[:8]}"

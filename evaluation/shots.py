@@ -12,7 +12,6 @@ import numpy as np
 
 from g4g_core.errors import DatasetError, UsageError
 from g4g_core.protocols import POSE_POINTS
-from prep.records import SAMPLES_PER_FRAME
 from prep.shards.access import SampleReader
 from prep.shards.index import Dataset, Selection, read_committed, read_selection
 from prep.shards.rows import Row, Rows
@@ -22,7 +21,8 @@ ABOUT = (
     "video_id", "shot", "role", "path", "licence", "redistributable", "text", "face_px", "sharpness", "brightness",
     "yaw", "pitch", "yaw_max_abs", "av_offset", "sync_score",
 )  # fmt: skip
-"""Columns of the index that describe a shot: the first segment's words, the mean of all segments' numbers."""
+"""Columns of the index that describe a shot: the first segment's words, the mean of all segments' numbers
+(of the largest yaw: the largest)."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,6 +32,7 @@ class Shot:
     Attributes:
         key: ``<source>-<clip>-<shot>``, unique in a data set.
         shard: stem of the shard that holds it.
+        shard_sha256: of the shard's tar.
         segments: (key, first 25 fps clip frame, frames) of its samples, ascending and without gaps.
         size: side of the stored crops, px.
         fingerprint: of its stored bytes.
@@ -44,6 +45,7 @@ class Shot:
     identity: str
     split: str
     shard: str
+    shard_sha256: str
     segments: tuple[tuple[str, int, int], ...]
     size: int
     fingerprint: str
@@ -114,7 +116,8 @@ def _shot(rows: Sequence[Mapping[str, Any]], stem: str, digest: str, split: str)
     for name in ABOUT:
         values = [row[name] for row in rows]
         numbers = [value for value in values if isinstance(value, float)]
-        about[name] = round(float(np.mean(numbers)), 4) if numbers else values[0]
+        combine = np.max if name == "yaw_max_abs" else np.mean
+        about[name] = round(float(combine(numbers)), 4) if numbers else values[0]
     frames = sum(row["n_frames"] for row in rows)
     about["duration"] = round(frames / 25, 2)
     keys = tuple((row["key"], row["frame_start"], row["n_frames"]) for row in rows)
@@ -125,6 +128,7 @@ def _shot(rows: Sequence[Mapping[str, Any]], stem: str, digest: str, split: str)
         identity=first["identity"],
         split=split,
         shard=stem,
+        shard_sha256=digest,
         segments=keys,
         size=first["size"],
         fingerprint=hashlib.sha256(f"{digest} {keys}".encode()).hexdigest(),
@@ -179,7 +183,7 @@ class ShotReader:
 
     def __init__(self, root: str, shot: Shot) -> None:
         self.shot = shot
-        dataset, rows = _open(root), _rows(root, shot.shard)
+        dataset, rows = _open(root, shot.shard_sha256), _rows(root, shot.shard, shot.shard_sha256)
         keys = {key: position for position, key in enumerate(rows.sample_keys())}
         try:
             self._rows: list[Row] = [rows[keys[key]] for key, _, _ in shot.segments]
@@ -246,15 +250,14 @@ class ShotReader:
 
 
 @functools.lru_cache(maxsize=8)
-def _open(root: str) -> Dataset:
+def _open(root: str, sha256: str) -> Dataset:
     return Dataset.open(root)
 
 
 @functools.lru_cache(maxsize=8)
-def _rows(root: str, stem: str) -> Rows:
-    return Rows.of_shard(read_committed(root, stem))
-
-
-def samples_of(frames: int) -> int:
-    """16 kHz samples of so many frames."""
-    return SAMPLES_PER_FRAME * frames
+def _rows(root: str, stem: str, sha256: str) -> Rows:
+    """The rows of a shard, by its content: workers of a cluster outlive a data set that is built anew."""
+    shard = read_committed(root, stem)
+    if shard.marker["sha256"] != sha256:
+        raise DatasetError(f"{stem} of {root} has changed since the evaluation began", "Run the command again.")
+    return Rows.of_shard(shard)

@@ -15,10 +15,12 @@ from evaluation.jackknife import delete_groups, jackknife_set_difference, jackkn
 from evaluation.metrics import METRICS
 from evaluation.metrics.base import Metric
 from evaluation.metrics.sets import SET_STATISTICS, SetStatistic
-from evaluation.models import TRUTH
+from evaluation.models import TRUTH, judge_fingerprint
+from evaluation.protocols import VIDEOS
 from evaluation.results import Results
 from evaluation.shots import Shot
 from evaluation.stats import Difference, Interval, holm, mean_interval, paired_difference, ranks
+from g4g_core import weights
 from g4g_core.errors import UsageError
 from g4g_core.provenance import digest
 
@@ -63,6 +65,7 @@ def summarise(results: Results, *, on_failure: str, pooled: bool, precision: str
                 "excluded": dict(sorted(plan.excluded.items())),
             },
             "prompts": _prompts_digest(results),
+            "judge": judge_fingerprint(),
             "metrics": {name: _about(METRICS[name], plan.unavailable.get(name)) for name in plan.metrics},
             "models": {
                 model.name: {
@@ -80,7 +83,8 @@ def summarise(results: Results, *, on_failure: str, pooled: bool, precision: str
 
 def _about(metric: Metric, unavailable: str | None) -> dict[str, Any]:
     facts = dataclasses.asdict(metric)
-    return {**facts, "weights": list(metric.weights), "unavailable": unavailable}
+    hashes = {name: weights.get(name).sha256 for name in metric.weights}
+    return {**facts, "weights": list(metric.weights), "weights_sha256": hashes, "unavailable": unavailable}
 
 
 def _prompts_digest(results: Results) -> str | None:
@@ -127,8 +131,13 @@ class _Table:
             self._results.failed[name, shot.key][0] for shot in self._shots if (name, shot.key) in self._results.failed
         )
         failed = sum(reasons.values())
+        if self._results.plan.protocol is VIDEOS:
+            # a finished video in which nobody can be found is its system's failure, not a clip to be left out
+            unusable = collections.Counter(self._results.plan.excluded.values())
+            reasons += unusable
+            failed += sum(unusable.values())
         return {
-            "scored": len(self._shots) - failed,
+            "scored": len(self._shots) - sum(1 for shot in self._shots if (name, shot.key) in self._results.failed),
             "failed": failed,
             "reasons": dict(sorted(reasons.items())),
             "cells": {},
@@ -243,17 +252,19 @@ class _Table:
         of_model: dict[str, Callable[[np.ndarray], float]] = {
             name: _of_rows(statistic, [features[name][key] for key in kept], truth) for name in self._names
         }
-        frames = sum(map(len, truth))
         cells: dict[str, Any] = {TRUTH: self._floor(statistic, truth)}
-        for name, of_rows in of_model.items():
-            cells[name] = _interval(jackknife_set_metric(of_rows, groups))
-        for cell in cells.values():
-            cell["frames"] = frames
-            cell["few_frames"] = frames < statistic.needs
-        compared = {
-            (a, b): jackknife_set_difference(of_model[a], of_model[b], groups)
-            for a, b in itertools.combinations(self._names, 2)
-        }
+        try:
+            for name, of_rows in of_model.items():
+                frames = sum(len(features[name][key]) for key in kept)
+                cells[name] = _interval(jackknife_set_metric(of_rows, groups)) | {
+                    "frames": frames, "truth_frames": sum(map(len, truth)), "few_frames": frames < statistic.needs,
+                }  # fmt: skip
+            compared = {
+                (a, b): jackknife_set_difference(of_model[a], of_model[b], groups)
+                for a, b in itertools.combinations(self._names, 2)
+            }
+        except UsageError:  # without one group of identities too few frames are left
+            return {name: {"mean": None, "reason": "too few frames"} for name in self._rows}, []
         return cells, self._with_ranks(metric, cells, compared, higher_is_better=False)
 
     @staticmethod
@@ -268,7 +279,11 @@ class _Table:
         ]
         if min(map(len, halves)) < 2:
             return {"mean": None, "reason": "too few frames"}
-        return {"mean": statistic(halves[0], halves[1]), "reason": "split-half", "n": len(truth)}
+        frames = len(halves[0])
+        return {
+            "mean": statistic(halves[0], halves[1]), "reason": "split-half", "n": len(truth), "frames": frames,
+            "few_frames": frames < statistic.needs,
+        }  # fmt: skip
 
     # ------------------------------------------------------------ comparisons
 
@@ -285,7 +300,7 @@ class _Table:
         effects = {pair: (d.effect, p) for (pair, d), p in zip(compared.items(), adjusted, strict=True)}
         taught = {m.name for m in self._results.plan.models if m.judged_by_its_teacher} if metric.by_judge else set()
         ranked = [name for name in self._names if name not in taught]
-        if metric.better is not None and len(ranked) > 1:
+        if metric.better is not None:
             for name, rank in ranks(ranked, effects, higher_is_better=higher_is_better, alpha=ALPHA).items():
                 cells[name]["rank"] = rank
         return [
@@ -297,8 +312,14 @@ class _Table:
 def _of_rows(
     statistic: SetStatistic, output: Sequence[np.ndarray], truth: Sequence[np.ndarray]
 ) -> Callable[[np.ndarray], float]:
+    """The statistic of some shots; each selection is computed once, for every pair of models asks for all of them."""
+    known: dict[bytes, float] = {}
+
     def of_rows(keep: np.ndarray) -> float:
-        return statistic(np.concatenate([output[i] for i in keep]), np.concatenate([truth[i] for i in keep]))
+        key = np.asarray(keep, np.int64).tobytes()
+        if key not in known:
+            known[key] = statistic(np.concatenate([output[i] for i in keep]), np.concatenate([truth[i] for i in keep]))
+        return known[key]
 
     return of_rows
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from evaluation.protocols import VIDEOS
+
 
 def number(value: float, low: float | None = None, high: float | None = None) -> str:
     """``value`` with as many digits as its interval leaves meaningful: two of its half width; else four in all."""
@@ -21,8 +23,8 @@ def number(value: float, low: float | None = None, high: float | None = None) ->
     return text.removeprefix("-") if float(text) == 0 else text  # no "-0"
 
 
-def cell_text(cell: Mapping[str, Any] | None) -> str:
-    """``0.412 ±0.03 #1``, or why there is no number."""
+def cell_text(cell: Mapping[str, Any] | None, shots: int | None = None, *, ranked: bool = True) -> str:
+    """``0.412 ±0.03 #1``, with ``n=17`` where fewer than all ``shots`` count; or why there is no number."""
     if cell is None:
         return "-"
     if cell.get("mean") is None:
@@ -31,10 +33,12 @@ def cell_text(cell: Mapping[str, Any] | None) -> str:
     text = number(cell["mean"], low, high)
     if low is not None and high is not None and high > low:
         text += f" ±{number((high - low) / 2, low, high)}"
-    if cell.get("rank") is not None:
+    if ranked and cell.get("rank") is not None:
         text += f" #{cell['rank']}"
     if cell.get("few"):
         text += " *"
+    if shots is not None and cell.get("n") is not None and cell["n"] < shots:
+        text += f" n={cell['n']}"
     return text
 
 
@@ -54,6 +58,7 @@ def print_report(report: Any, page: str | None) -> None:
     console = Console(width=None if sys.stdout.isatty() else 160, markup=False, highlight=False)
     for source, content in summary["tables"].items():
         rows = content["rows"]
+        ranked = len(rows) > 2  # the truth and two models: else there is nobody to be better than
         table = Table(
             title=f"{source}: {content['shots']} shots, {content['identities']} identities, {summary['protocol']}",
             title_justify="left",
@@ -68,7 +73,8 @@ def print_report(report: Any, page: str | None) -> None:
                 continue
             unit = f" [{about['unit']}]" if about["unit"] else ""
             title = f"{about['name']}{unit} {direction(about['better'])}"
-            table.add_row(title, *(cell_text(row["cells"].get(metric)) for row in rows.values()))
+            cells = (row["cells"].get(metric) for row in rows.values())
+            table.add_row(title, *(cell_text(cell, content["shots"], ranked=ranked) for cell in cells))
         console.print(table)
     _print_notes(report)
     click.echo(f"run: {report.out}  ({report.kept} of {report.cells} cells were there, {report.seconds:.0f} s)")
@@ -83,13 +89,13 @@ def _print_notes(report: Any) -> None:
     cells = [c for t in summary["tables"].values() for row in t["rows"].values() for c in row["cells"].values()]
     if any(cell.get("few") for cell in cells):
         click.echo("* fewer than 10 identities: the interval is rough, and under 6 no difference is called significant")
-    if any(cell.get("rank") for cell in cells):
+    if any(len(table["rows"]) > 2 for table in summary["tables"].values()):
         click.echo("#n: 1 + the number of models that are significantly better (Holm over all pairs)")
     for reason in dict.fromkeys(m["unavailable"] for m in summary["metrics"].values() if m["unavailable"]):
         names = [m["name"] for m in summary["metrics"].values() if m["unavailable"] == reason]
         click.echo(f"not measured: {', '.join(names)}: {reason}")
     excluded = summary["data"]["excluded"]
-    if excluded:
+    if excluded and summary["protocol"] != VIDEOS.id:
         click.echo(f"left out: {len(excluded)} shots ({', '.join(sorted(set(excluded.values())))})")
     for model, shot, code, detail in report.failed[:10]:
         click.echo(f"failed: {model} on {shot}: {code}: {detail}")

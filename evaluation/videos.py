@@ -59,11 +59,18 @@ def write_lossless(path: Path, pictures: Iterable[np.ndarray]) -> int:
     return count
 
 
+class UnreadableOutput(Exception):
+    """A file of :func:`write_lossless` that something has damaged since: it is made again."""
+
+
 def read_lossless(path: Path) -> Iterator[np.ndarray]:
-    """uint8 [H, W, 3] RGB frames of a file of :func:`write_lossless`."""
-    with open_media(str(path)) as container:
-        for frame in container.decode(video=0):
-            yield frame.to_ndarray(format="rgb24")
+    """uint8 [H, W, 3] RGB frames of a file of :func:`write_lossless`. Raises UnreadableOutput."""
+    try:
+        with open_media(str(path)) as container:
+            for frame in container.decode(video=0):
+                yield frame.to_ndarray(format="rgb24")
+    except (av.error.FFmpegError, OSError, IndexError) as error:
+        raise UnreadableOutput(f"{path}: {describe(error)}") from error
 
 
 def blocks(frames: Iterator[np.ndarray], sizes: Iterable[int]) -> Iterator[np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import shutil
 import tempfile
@@ -11,22 +12,37 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.cells import Cell
+from baselines.external import ProgramFailed, read_external, run_program
+from baselines.precomputed import find_video
+from evaluation.cells import WORK, Cell
 from evaluation.controls import ground_truth, shuffled
-from evaluation.footage import frames_of_video, recropped, recut, through_frames, whole_frames
+from evaluation.footage import frames_of_video, recropped, recut, sound_of_video, through_frames, whole_frames
 from evaluation.metrics import MEASURES
 from evaluation.metrics.base import Block, Context
+from evaluation.model_process import ModelFault, ModelProcess
 from evaluation.models import TRUTH, Model
 from evaluation.prompts import Speech, prompts, scored_frames
 from evaluation.shots import Shot, ShotReader
-from evaluation.videos import blocks, fitted, frames_of, read_lossless, read_sound, square_pictures, write_lossless
-from g4g_core import registry
+from evaluation.videos import (
+    UnreadableOutput,
+    blocks,
+    fitted,
+    frames_of,
+    read_lossless,
+    read_sound,
+    square_pictures,
+    write_lossless,
+)
 from g4g_core.errors import G4GError, SourceError
 from g4g_core.protocols import ERASED, ClipPrompt
 from prep.records import SAMPLES_PER_FRAME
+from prep.shards.sample import wav_bytes
 
-GREY_LEFT = 0.25
-"""Share of the erased pixels of a frame that may have exactly the grey they were erased with."""
+GREY_LEFT = 0.02
+"""Share of the erased pixels of a frame that may have exactly the grey they were erased with: footage has such, too."""
+
+FAILED_MEASURES = ("metric_error", "bug", "crashed", "timeout")
+"""Reasons of missing values that are failures of the measuring, and not facts about a shot."""
 
 
 class BadOutput(G4GError):
@@ -34,30 +50,31 @@ class BadOutput(G4GError):
 
 
 def generate(request: Mapping[str, Any]) -> dict[str, Any]:
-    """``evaluation.work:generate``: make and store one output. What goes wrong in the model is recorded, not raised."""
+    """``evaluation.work:generate``: make and store one output.
+
+    What the model does wrong is recorded. What goes wrong with the data set or the disk is raised: no model can
+    help it.
+    """
     model, shot = Model.from_json(request["model"]), Shot.from_json(request["shot"])
     cell = Cell(request["run"], model.name, shot.key)
-    record = cell.read()
-    if cell.output_fits(record, request["key"]):
+    if cell.output_fits(cell.read(), request["key"]):
         return {"ok": True}  # Dask repeats a whole batch when a worker dies, finished cells included
-    output: dict[str, Any] = {"key": request["key"], "error": None, "stored": model.kind != "truth", "prompts": None}
+    cell.forget()  # the record goes before what it speaks of is written anew
+    output: dict[str, Any] = {"key": request["key"], "error": None, "bytes": None, "prompts": None}
     with ShotReader(request["root"], shot) as reader:
         speech = _speech(request, reader)
         n_frames = len(speech.pcm) // SAMPLES_PER_FRAME
         try:
-            if output["stored"]:
+            if model.kind != "truth":
                 digests: list[str] = []
-                pictures = _checked(_output(model, reader, speech, request["seed"], digests), shot, n_frames)
+                pictures = _checked(_output(model, reader, speech, request, digests), shot, n_frames)
                 if request["dub"] is not None:
                     pictures = through_frames(pictures, Path(request["dub"]["footage"]), reader, n_frames)
                 write_lossless(cell.output, pictures)
-                output["prompts"] = digests
-        except G4GError as error:
+                output |= {"prompts": digests, "bytes": cell.output.stat().st_size}
+        except (ModelFault, BadOutput, ProgramFailed, SourceError) as error:
             output["error"] = [_code(error), _line(error.what)]
-        except Exception as error:  # whatever a model throws is its failure on this shot, and the run goes on
-            output["error"] = ["model_error", _line(f"{type(error).__name__}: {error}")]
-    if output["error"] is not None:
-        cell.output.unlink(missing_ok=True)
+            cell.output.unlink(missing_ok=True)
     cell.write({"output": output, "measures": {}})
     return {"ok": True}
 
@@ -72,19 +89,29 @@ def score(request: Mapping[str, Any]) -> dict[str, Any]:
     keys = {name: key for name, key in request["measures"].items() if not cell.measure_fits(record, name, key)}
     if not keys:
         return {"ok": True}
+    record["measures"] = {name: found for name, found in record["measures"].items() if name not in keys}
+    cell.write(record)  # as above: features are written before the record that speaks of them
     with ShotReader(request["root"], shot) as reader:
         is_truth = model.kind == "truth"
-        speech = _own_speech(reader) if is_truth else _speech(request, reader)
+        speech = _own_speech(reader) if is_truth else _heard(request, model, reader)
         n_frames = len(speech.pcm) // SAMPLES_PER_FRAME
         context = Context(
             shot.size, n_frames, speech.pcm, request["full_reference"], is_truth, request["precision"],
             functools.partial(_truth_features, request), _whole_frames(request, model, reader, n_frames),
         )  # fmt: skip
-        sessions = {name: MEASURES[name].start(context) for name in keys}
         errors: dict[str, str] = {}
-        for block in _blocks(cell, reader, n_frames, is_truth):
-            for name in list(sessions):
-                _guarded(errors, sessions, name, functools.partial(sessions[name].add, block))
+        sessions: dict[str, Any] = {}
+        for name in keys:
+            sessions[name] = None
+            sessions[name] = _guarded(errors, sessions, name, functools.partial(MEASURES[name].start, context))
+        sessions = {name: session for name, session in sessions.items() if name not in errors}
+        try:
+            for block in _blocks(cell, reader, n_frames, is_truth):
+                for name in list(sessions):
+                    _guarded(errors, sessions, name, functools.partial(sessions[name].add, block))
+        except (UnreadableOutput, EOFError) as error:
+            cell.forget()
+            return {"damaged": str(error)}
         for name, session in list(sessions.items()):
             found = _guarded(errors, sessions, name, session.result)
             if found is not None:
@@ -165,6 +192,15 @@ def _speech_of_file(dub: Mapping[str, Any], reader: ShotReader) -> Speech:
     return Speech(mel_spectrogram(pcm), 0, reader.frame_start, pcm[first : first + SAMPLES_PER_FRAME * dub["n_frames"]])
 
 
+def _heard(request: Mapping[str, Any], model: Model, reader: ShotReader) -> Speech:
+    """What goes with an output when it is measured: of a finished video its own sound, where it has any."""
+    speech = _speech(request, reader)
+    if model.kind != "recut":
+        return speech
+    own = sound_of_video(Path(model.target), reader, len(speech.pcm))
+    return speech if own is None else dataclasses.replace(speech, pcm=own)
+
+
 def _own_speech(reader: ShotReader) -> Speech:
     mel, first = reader.mel()
     return Speech(mel, first, reader.frame_start, reader.pcm())
@@ -190,47 +226,47 @@ def _blocks(cell: Cell, reader: ShotReader, n_frames: int, is_truth: bool) -> It
 
 
 def _output(
-    model: Model, reader: ShotReader, speech: Speech, seed: int, digests: list[str]
+    model: Model, reader: ShotReader, speech: Speech, request: Mapping[str, Any], digests: list[str]
 ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
     """(pictures, erase or None where it is not guarded) in order, whole shot."""
     n_frames = len(speech.pcm) // SAMPLES_PER_FRAME
-    if model.kind == "truth":
-        yield from ((block, None) for block in ground_truth(reader, n_frames))
-    elif model.kind == "shuffled":
+    if model.kind == "shuffled":
         yield from ((block, None) for block in shuffled(reader, n_frames))
     elif model.kind == "generator":
-        generator = _generator(model.target, model.checkpoint)
-        for prompt in prompts(reader, speech, seed):
+        for prompt in prompts(reader, speech, request["seed"]):
             digests.append(prompt.digest())
-            erase = prompt.erase.copy()
-            yield _picture_block(generator.generate(prompt), prompt), erase
+            yield _generated(model, prompt), prompt.erase
     elif model.kind == "precomputed":
-        from baselines.precomputed import find_video
-
         path = find_video(Path(model.target), reader.shot.key)
         for frame in fitted(square_pictures(path, reader.shot.size), n_frames, 0):
             yield frame[None], None
     elif model.kind == "recut":
         yield from ((frame[None], None) for frame in recut(Path(model.target), reader, n_frames))
     else:
-        yield from ((frame[None], None) for frame in _external(model, reader, speech))
+        yield from ((frame[None], None) for frame in _external(model, reader, speech, request))
 
 
-@functools.lru_cache(maxsize=2)
-def _generator(target: str, checkpoint: str | None) -> Any:
-    return registry.load(registry.MODELS, target).open(checkpoint)
+_processes: dict[tuple[str, str | None, str], ModelProcess] = {}
 
 
-def _picture_block(pictures: Any, prompt: ClipPrompt) -> np.ndarray:
-    """What a generator returned, if it is pictures at all."""
-    if not isinstance(pictures, np.ndarray):
-        raise BadOutput(f"generate returned {type(pictures).__name__}, a NumPy array was due")
-    if pictures.dtype != np.uint8:
-        nan = pictures.dtype.kind == "f" and not np.isfinite(pictures).all()
-        raise BadOutput(f"generate returned {pictures.dtype}{' with NaN or infinity' if nan else ''}, uint8 was due")
-    if pictures.shape != prompt.source.shape:
-        raise BadOutput(f"generate returned {list(pictures.shape)}, {list(prompt.source.shape)} was due")
-    return pictures
+def _generated(model: Model, prompt: ClipPrompt) -> np.ndarray:
+    """The model's answer to a prompt, from the process in which it stands alone; one process at a time is kept."""
+    key = (model.target, model.checkpoint, model.fingerprint)
+    if key not in _processes:
+        close_models()
+        _processes[key] = ModelProcess(model.target, model.checkpoint)
+    try:
+        return _processes[key].generate(prompt)
+    except ModelFault as error:
+        if error.code == "crashed":
+            _processes.pop(key).close()
+        raise
+
+
+def close_models() -> None:
+    """End the processes in which models stand."""
+    while _processes:
+        _processes.popitem()[1].close()
 
 
 def _checked(parts: Iterator[tuple[np.ndarray, np.ndarray | None]], shot: Shot, n_frames: int) -> Iterator[np.ndarray]:
@@ -248,23 +284,23 @@ def _checked(parts: Iterator[tuple[np.ndarray, np.ndarray | None]], shot: Shot, 
         raise BadOutput(f"{shot.key}: {seen} frames where {n_frames} were due")
 
 
-def _external(model: Model, reader: ShotReader, speech: Speech) -> Iterator[np.ndarray]:
-    from baselines.external import read_external, run_program
-    from prep.shards.sample import wav_bytes
-
+def _external(model: Model, reader: ShotReader, speech: Speech, request: Mapping[str, Any]) -> Iterator[np.ndarray]:
     program = read_external(model.target)
     shot, n_frames = reader.shot, len(speech.pcm) // SAMPLES_PER_FRAME
-    folder = Path(tempfile.mkdtemp(prefix="g4g-external-"))
+    footage = model.footage_of(shot.source)
+    place = Path(request["run"]) / WORK
+    place.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="external-", dir=place))
     try:
         video, audio, work = folder / "video.mkv", folder / "audio.wav", folder / "work"
         work.mkdir()
-        if model.footage is not None:
-            write_lossless(video, whole_frames(Path(model.footage), reader, n_frames))
+        if footage is not None:
+            write_lossless(video, whole_frames(Path(footage), reader, n_frames))
         else:
             write_lossless(video, ground_truth(reader, n_frames))
         audio.write_bytes(wav_bytes(speech.pcm))
-        output = run_program(program, video, audio, work)
-        if model.footage is not None:
+        output = run_program(program, video, audio, work, request["user_environment"])
+        if footage is not None:
             yield from recropped(fitted(frames_of(output), n_frames, program.tolerance), reader, output)
         else:
             yield from fitted(square_pictures(output, shot.size), n_frames, program.tolerance)
@@ -273,11 +309,10 @@ def _external(model: Model, reader: ShotReader, speech: Speech) -> Iterator[np.n
 
 
 def _code(error: G4GError) -> str:
-    if isinstance(error, BadOutput):
-        return "bad_output"
-    if isinstance(error, SourceError):
-        return "bad_video"
-    return "program_failed" if type(error).__name__ == "ProgramFailed" else "model_error"
+    if isinstance(error, ModelFault):
+        return error.code
+    codes = {BadOutput: "bad_output", SourceError: "bad_video", ProgramFailed: "program_failed"}
+    return codes[type(error)]
 
 
 def _line(text: str) -> str:

@@ -64,4 +64,4 @@ class _Session:
             OFFSET.id: float(reading.offset),
         }
         curves = {"judge": [None if np.isnan(v) else round(float(v), 4) for v in reading.curve]}
-        return Measured(values=values, curves=curves)
+        return Measured(values=values, curves=curves, flags=("judge_offset_at_edge",) if reading.at_edge else ())

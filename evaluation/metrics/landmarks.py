@@ -79,12 +79,12 @@ def _complex(points: np.ndarray) -> np.ndarray:
 
 
 LMD = Metric(
-    id="lmd@68", name="LMD", unit="%", better="lower", kind="clip", full_reference=True,
+    id="lmd@68", name="LMD", unit="%", better="lower", kind="clip", full_reference=True, weights=("dlib-68",),
     definition="Distance of 68 landmarks (dlib, fitted to output and clip alike in the clip's own box) after alignment "
     "by the points that do not speak, in percent of the distance of the outer eye corners.",
 )  # fmt: skip
 M_LMD = Metric(
-    id="m-lmd@20", name="M-LMD", unit="%", better="lower", kind="clip", full_reference=True,
+    id="m-lmd@20", name="M-LMD", unit="%", better="lower", kind="clip", full_reference=True, weights=("dlib-68",),
     definition="Distance of the 20 mouth landmarks (dlib, fitted to output and clip alike in the clip's own box) after "
     "alignment by the points that do not speak, in percent of the distance of the outer eye corners.",
 )  # fmt: skip

@@ -47,38 +47,31 @@ class TemporalMeasure:
         return _Session(context)
 
 
-class _Motion:
-    """:func:`motion_energy` and :func:`flicker` of mouths that come in blocks."""
-
-    def __init__(self) -> None:
-        self.energy, self.flicker = Mean(), Mean()
-        self._tail: np.ndarray | None = None  # the last two frames: the next block's differences begin there
-
-    def add(self, patches: np.ndarray) -> None:
-        before = 0 if self._tail is None else len(self._tail)
-        frames = patches.astype(np.float32)
-        if self._tail is not None:
-            frames = np.concatenate([self._tail, frames])
-        self.energy.add(np.square(np.diff(frames[max(0, before - 1) :], axis=0)))
-        self.flicker.add(np.abs(np.diff(frames, n=2, axis=0)))
-        self._tail = frames[-2:].copy()
-
-
 class _Session:
+    """Compares within runs of scored frames: across a gap, or from one prompt to the next, no model could be smooth."""
+
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._output, self._truth = _Motion(), _Motion()
+        self._output, self._truth = (Mean(), Mean()), (Mean(), Mean())
 
     def add(self, block: Block) -> None:
-        if not self._context.is_truth:
-            self._output.add(central(mouth_patches(block.output, block.landmarks)))
-            self._truth.add(central(mouth_patches(block.truth, block.landmarks)))
+        if self._context.is_truth:
+            return
+        for pictures, means in ((block.output, self._output), (block.truth, self._truth)):
+            mouths = central(mouth_patches(pictures, block.landmarks)).astype(np.float32)
+            for run in _runs(block.scored):
+                means[0].add(np.square(np.diff(mouths[run], axis=0)))
+                means[1].add(np.abs(np.diff(mouths[run], n=2, axis=0)))
 
     def result(self) -> Measured:
-        pairs = {
-            MOTION: (self._output.energy.value, self._truth.energy.value),
-            FLICKER: (self._output.flicker.value, self._truth.flicker.value),
-        }
-        found = {metric: output / real if output is not None and real and real > _FLOOR else None
-                 for metric, (output, real) in pairs.items()}  # fmt: skip
+        found: dict[Metric, float | None] = {}
+        for metric, output, truth in zip((MOTION, FLICKER), self._output, self._truth, strict=True):
+            known = output.value is not None and truth.value is not None and truth.value > _FLOOR
+            found[metric] = output.value / truth.value if known else None  # type: ignore[operator]
         return values_of(found, self._context)
+
+
+def _runs(scored: np.ndarray) -> list[slice]:
+    """The stretches of consecutive scored frames."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], scored.astype(np.int8), [0]])))
+    return [slice(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]

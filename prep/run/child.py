@@ -17,7 +17,7 @@ _PR_SET_PDEATHSIG = 1
 
 def main() -> None:
     parent = int(sys.argv[1])
-    _die_with_parent(parent)
+    die_with_parent(parent)
     # answers go to a private copy of stdout, so that nothing a library prints can garble them
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -73,7 +73,7 @@ class _Requests:
         os._exit(0)
 
 
-def _die_with_parent(parent: int) -> None:
+def die_with_parent(parent: int) -> None:
     """On Linux the kernel kills the child with its parent; elsewhere the closed pipe does."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from building import footage_of, write_clip
 from evaluating import Register
 
+from evaluation.work import close_models
 from prep.run.runners import SyncRunner, close_guard
 
 
@@ -31,6 +33,12 @@ def shards(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
         return prepare(str(videos), "people", str(tmp_path_factory.mktemp("data") / "shards"), SyncRunner(), quiet=True)
     finally:
         close_guard()
+
+
+@pytest.fixture(autouse=True)
+def no_model_outlives_its_test() -> Iterator[None]:
+    yield
+    close_models()
 
 
 @pytest.fixture

@@ -67,4 +67,5 @@ def evaluated(shards: str, out: Path, runner: Any, **settings: Any) -> Any:
     from evaluation.run import evaluate_shards
 
     retry = settings.pop("retry_failed", False)
+    settings.setdefault("controls", False)
     return evaluate_shards(RunConfig(data=shards, **settings), str(out), runner, quiet=True, retry_failed=retry)

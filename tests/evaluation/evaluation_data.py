@@ -18,4 +18,4 @@ def fake_shot(
         "duration": n_frames / 25,
         "redistributable": True,
     }
-    return Shot(key, source, key, identity, "test", "test-00000", rows, 256, f"print of {key}", about)
+    return Shot(key, source, key, identity, "test", "test-00000", "sha", rows, 256, f"print of {key}", about)

@@ -23,13 +23,13 @@ from g4g_core.errors import UsageError
 SHOTS = 40
 
 
-def write_run(folder: Path, models: dict[str, float], **changes: Any) -> Path:
+def write_run(folder: Path, models: dict[str, float], fingerprint: str = "same", **changes: Any) -> Path:
     """A run whose models have these means of CPBD and an AV offset, on ``SHOTS`` shots of 10 people."""
     rng = np.random.default_rng(0)
     noise = rng.normal(0, 0.02, SHOTS)
     rows, cells = [], {}
     for name, centre in models.items():
-        cells[name] = {"cells": {"cpbd@face256": {"mean": float(np.mean(centre + noise))}}}
+        cells[name] = {"cells": {"cpbd@face256": {"mean": float(np.mean(centre + noise)), "n": SHOTS}}}
         for shot in range(SHOTS):
             place = {"model": name, "source": "s", "shot": f"s{shot}", "clip": f"c{shot}", "identity": f"p{shot % 10}"}
             own = noise[shot] + rng.normal(0, 0.001)
@@ -38,15 +38,17 @@ def write_run(folder: Path, models: dict[str, float], **changes: Any) -> Path:
             rows.append({**place, "metric": "sync_offset@judge", "value": offset, "error": None, "detail": None})
     summary = {
         "schema_version": 1, "protocol": "reconstruction/1", "seed": 0, "precision": "fp32",
-        "on_failure": "drop-everywhere", "data": {"fingerprint": "abc"},
+        "on_failure": "drop-everywhere", "data": {"fingerprint": "abc"}, "judge": "print of it",
         "metrics": {name: {"version": METRICS[name].version} for name in ("cpbd@face256", "sync_offset@judge")},
         "models": {name: {"control": name in ("still", "ground-truth")} for name in models},
-        "tables": {"s": {"rows": cells}},
+        "tables": {"s": {"rows": cells, "pairs": {}}},
     }  # fmt: skip
     summary.update(changes)
     folder.mkdir(parents=True)
     (folder / "summary.json").write_text(json.dumps(summary))
     pq.write_table(pa.Table.from_pylist(rows), folder / "scores.parquet")
+    shots = {f"s{shot}": {"fingerprint": f"{fingerprint} {shot}"} for shot in range(SHOTS)}
+    (folder / "shots.json").write_text(json.dumps({"schema_version": 1, "shots": shots}))
     return folder
 
 
@@ -150,6 +152,8 @@ def invoke(*arguments: str) -> Any:
         (0.30, 0.30, {"metrics": {"cpbd@face256": {"version": 7}}}, 3),
         (0.30, 0.30, {"tables": {"s": {"rows": {"m": {"cells": {}}}}}}, 3),
         (0.30, 0.30, {"tables": {}}, 3),
+        (0.30, 0.30, {"judge": "trained anew"}, 3),
+        (0.30, 0.30, {"tables": {"s": {"rows": {"m": {"cells": {"cpbd@face256": {"mean": 0.3, "n": 5}}}}}}}, 3),
         (0.30, 0.30, {"schema_version": 2}, 2),
     ],
 )
@@ -163,6 +167,33 @@ def test_the_gate_exits_with_0_1_or_3(
     result = invoke("gate", *files, "--rule", "cpbd@face256>=-2%")
 
     assert result.exit_code == code, result.output
+
+
+def test_a_learned_model_that_is_gone_is_not_a_gate_passed(tmp_path: Path) -> None:
+    old = write_run(tmp_path / "old", {"m": 0.3, "still": 0.2})
+    new = write_run(tmp_path / "new", {"still": 0.2})
+    files = ["--baseline", str(old / "summary.json"), "--summary", str(new / "summary.json")]
+
+    result = invoke("gate", *files, "--rule", "cpbd@face256>=-2%")
+
+    assert result.exit_code == 3 and "the run has no value" in result.output
+
+
+def test_a_summary_that_lacks_parts_is_refused(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", {"m": 0.3})
+    summary = json.loads((run / "summary.json").read_text())
+    del summary["tables"]
+    (run / "summary.json").write_text(json.dumps(summary))
+
+    assert invoke("gate", "--baseline", str(run / "summary.json"), "--rule", "cpbd>=0").exit_code == 2
+
+
+def test_shots_of_other_bytes_are_not_compared(tmp_path: Path) -> None:
+    old = write_run(tmp_path / "old", {"m": 0.3})
+    new = write_run(tmp_path / "new", {"m": 0.3}, fingerprint="built anew")
+
+    with pytest.raises(UsageError, match="share no scored clip"):
+        compare_models(f"{old}:m", f"{new}:m", "nowhere")
 
 
 def test_the_gate_judges_learned_models_unless_told_otherwise(tmp_path: Path) -> None:

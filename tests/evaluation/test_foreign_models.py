@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 import yaml
 from evaluating import InProcess, evaluated
 
-from baselines.external import External, ProgramFailed, read_external, run_program
+from baselines.external import External, ProgramFailed, read_external, run_program, user_environment
 from baselines.precomputed import find_video
 from evaluation.cells import Cell
 from evaluation.shots import shots_of
@@ -120,6 +121,63 @@ def test_a_program_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) 
 
     time.sleep(2)
     assert not mark.exists()
+
+
+def test_a_program_gets_the_environment_of_its_user_and_not_that_of_our_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program of another Python would load our libraries, or none, by the paths that our children are given."""
+    import json
+
+    original = user_environment({"PYTHONPATH": "/theirs"})
+    for name in ("PYTHONPATH", "OMP_NUM_THREADS", "GLIBC_TUNABLES"):
+        monkeypatch.setenv(name, "ours")
+    code = "import os, sys, json; json.dump(dict(os.environ), open(sys.argv[1], 'w'))"
+    work = tmp_path / "work"
+    work.mkdir()
+    program = External(command=[sys.executable, "-S", "-E", "-c", code, "{output}"], environment={"A": "b"})
+
+    found = json.loads(run_program(program, tmp_path / "v", tmp_path / "a", work, original).read_text())
+
+    assert found["PYTHONPATH"] == "/theirs" and found["A"] == "b"
+    assert "OMP_NUM_THREADS" not in found and "GLIBC_TUNABLES" not in found
+
+
+def test_a_program_ends_with_the_process_that_runs_it(tmp_path: Path) -> None:
+    """Killed without a chance to clean up, as the guard kills a child that takes too long."""
+    mark, started = tmp_path / "lived on", tmp_path / "started"
+    late = (
+        f"import time, pathlib; pathlib.Path({str(started)!r}).touch(); time.sleep(2.5); "
+        f"pathlib.Path({str(mark)!r}).touch()"
+    )
+    code = (
+        "import sys; from pathlib import Path; from baselines.external import External, run_program; "
+        f"run_program(External(command=[sys.executable, '-c', {late!r}]), Path('v'), Path('a'), "
+        f"Path({str(tmp_path)!r}))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code])
+    while not started.exists():
+        assert parent.poll() is None
+        time.sleep(0.05)
+    time.sleep(0.7)  # the watcher is there by then
+    parent.kill()
+    parent.wait()
+
+    time.sleep(2.5)
+    assert not mark.exists()
+
+
+def test_footage_is_given_by_source(shards: str, videos: Path, tmp_path: Path, program: Path) -> None:
+    """Whole frames as filmed go in; what comes back must have their size to be cut as the clip was cut."""
+    config = yaml.safe_load(program.read_text())
+    program.write_text(yaml.safe_dump({**config, "input": "footage"}))
+    settings = {"models": [f"theirs=external:{program}"], "metrics": FAST, "limit": 1}
+
+    wrong = evaluated(shards, tmp_path / "run", InProcess(), **settings, footage={"": str(tmp_path)})
+    right = evaluated(shards, tmp_path / "run", InProcess(), **settings, footage={"people": str(videos)})
+
+    assert "holds no person" in wrong.failed[0][3]
+    assert "128x128 where 160x160 was due" in right.failed[0][3]
 
 
 def test_nothing_of_a_command_passes_through_a_shell(tmp_path: Path) -> None:

@@ -224,6 +224,20 @@ def test_a_frozen_mouth_has_no_motion_and_the_truth_has_all_of_it(sample: dict[s
     assert measured(TemporalMeasure(), still, frozen)["motion@mouth"] == 0.0
 
 
+def test_motion_is_compared_within_runs_of_scored_frames_only(sample: dict[str, Any]) -> None:
+    """The step from one prompt to the next lies in the gap: it is the harness's, and no model could avoid it."""
+    n = len(sample["pictures"])
+    halves = np.repeat(sample["pictures"][[0, 20]], [n // 2, n - n // 2], axis=0)
+    still = {**sample, "landmarks": np.repeat(sample["landmarks"][:1], n, axis=0)}
+    session = TemporalMeasure().start(Context(256, n, sample["pcm"], True, False))
+    block = block_of(still, halves)
+    block.scored[n // 2 - 3 : n // 2 + 3] = False
+    session.add(block)
+
+    assert session.result().values["motion@mouth"] == 0.0
+    assert measured(TemporalMeasure(), still, halves)["motion@mouth"] > 0.0
+
+
 def test_jitter_from_frame_to_frame_is_flicker(sample: dict[str, Any]) -> None:
     jitter = sample["pictures"].copy()
     jitter[::2] = np.clip(jitter[::2].astype(int) + 12, 0, 255)
@@ -275,9 +289,7 @@ def test_too_few_frames_for_the_judge_are_a_reason_and_not_a_number(sample: dict
 # ---------------------------------------------------------------- all
 
 
-@pytest.mark.parametrize(
-    "measure", [PsnrMeasure(), SsimMeasure(), LandmarkMeasure(), TemporalMeasure(), JudgeMeasure()]
-)
+@pytest.mark.parametrize("measure", [PsnrMeasure(), SsimMeasure(), LandmarkMeasure(), JudgeMeasure()])
 def test_values_do_not_depend_on_how_the_shot_is_cut_into_blocks(measure: Any, sample: dict[str, Any]) -> None:
     output = np.roll(sample["pictures"], 5, axis=0)
 

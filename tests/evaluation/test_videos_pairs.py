@@ -61,6 +61,38 @@ def test_videos_with_originals_are_cut_like_them_and_compared(videos: Path, resu
     assert report.summary["models"]["dark"]["marks"] == ["unguarded"]
 
 
+def test_a_finished_video_is_judged_by_its_own_sound(videos: Path, tmp_path: Path) -> None:
+    """Sound that is 5 frames late in the video, and right in the original."""
+    late = tmp_path / "late"
+    for path in sorted(videos.iterdir()):
+        pictures, sound = footage_of(path)
+        write_clip(late / path.name, (pictures, np.concatenate([np.zeros(640 * 5, np.int16), sound])[: len(sound)]))
+
+    report = score_videos(
+        [("late", str(late))], str(videos), str(tmp_path / "run"), Both(), wanted=["judge"], quiet=True
+    )
+
+    (table,) = report.summary["tables"].values()
+    late_offset, truth = (
+        table["rows"][name]["cells"]["sync_offset@judge"]["mean"] for name in ("late", "ground-truth")
+    )
+    assert late_offset == pytest.approx(truth - 5, abs=1.5)
+
+
+def test_a_video_without_a_face_counts_as_its_system_s_failure(videos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "some"
+    pictures, sound = footage_of(videos / "person0.mp4")
+    write_clip(folder / "good.mp4", (pictures, sound))
+    write_clip(folder / "noise.mp4", (np.random.default_rng(0).integers(0, 256, pictures.shape, dtype=np.uint8), sound))
+
+    report = score_videos([("theirs", str(folder))], None, str(tmp_path / "run"), Both(), wanted=["judge"], quiet=True)
+
+    (table,) = report.summary["tables"].values()
+    row = table["rows"]["theirs"]
+    assert (row["scored"], row["failed"], row["reasons"]) == (1, 1, {"no_face": 1})
+    assert report.failed == [("theirs", "noise", "unusable", "no_face")]
+
+
 def test_videos_alone_are_measured_by_what_needs_no_original(results: Path, tmp_path: Path) -> None:
     report = score_videos([("theirs", str(results))], None, str(tmp_path / "run"), Both(), quiet=True)
 
@@ -111,7 +143,8 @@ def test_pairs_are_dubbed_pasted_back_and_scored(videos: Path, tmp_path: Path) -
     write_sound(tmp_path / "long.wav", np.tile(sound, 3))
     write_sound(tmp_path / "short.wav", sound[: 640 * 24])
     write_sound(tmp_path / "tiny.wav", sound[: 640 * 5])
-    lines = [f"{name}.wav {videos / 'person0.mp4'}" for name in ("long", "short", "tiny")]
+    (tmp_path / "broken.wav").write_bytes(b"no sound at all")
+    lines = [f"{name}.wav {videos / 'person0.mp4'}" for name in ("long", "short", "tiny", "broken")]
     (tmp_path / "pairs.txt").write_text("\n".join([lines[0], "", *lines[1:]]) + "\n")
 
     report = evaluate_pairs(
@@ -122,7 +155,7 @@ def test_pairs_are_dubbed_pasted_back_and_scored(videos: Path, tmp_path: Path) -
     assert report.summary["protocol"] == "pairs/1" and not report.failed
     (table,) = report.summary["tables"].values()
     assert table["shots"] == 2 and table["frames"] == 36 + 24
-    assert list(report.summary["data"]["excluded"].values()) == ["speech_too_short"]
+    assert list(report.summary["data"]["excluded"].values()) == ["speech_too_short", "unreadable_speech"]
     assert "ground-truth" not in table["rows"]
     assert table["rows"]["still"]["cells"]["sync_score@judge"]["n"] == 2
 

@@ -35,7 +35,7 @@ def shot(number: int, source: str = "lrs2", identity: str | None = None) -> Shot
     }  # fmt: skip
     clip = f"clip{number:04d}"
     key = f"{source}-{clip}-000"
-    return Shot(key, source, clip, who, "test", "test-00000", ((key, 0, 100),), 256, f"print {key}", about)
+    return Shot(key, source, clip, who, "test", "test-00000", "sha", ((key, 0, 100),), 256, f"print {key}", about)
 
 
 @dataclasses.dataclass(frozen=True)
