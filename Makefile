@@ -72,11 +72,12 @@ demo: demo/lrs2 demo/hdtf
 	cd demo && $(G4G_PREP) stats
 	cd demo && $(G4G_PREP) contact-sheet
 	cd demo && $(G4G_EVAL) run --models still,shuffled --workers $(WORKERS)
+	@test -e g4g.yaml || cp demo/g4g.yaml g4g.yaml  # so that the commands work from here, too; your own file stays
 	@echo
 	@echo "Data set:      $(CURDIR)/demo/shards"
 	@echo "Look at it:    $(CURDIR)/demo/shards/contact-sheet.html (open it in a browser)"
 	@echo "Leaderboard:   $(CURDIR)/demo/runs/reconstruction-1-test/report.html"
-	@echo "The commands:  . $(VENV)/bin/activate && g4g-prep --help && g4g-eval --help"
+	@echo "Go on:         . $(VENV)/bin/activate && g4g-eval run --models still,shuffled && g4g-prep --help"
 
 # ---------------------------------------------------------------- development
 

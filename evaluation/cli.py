@@ -314,7 +314,7 @@ def _finish(report: Any, options: dict[str, Any]) -> None:
     from evaluation.tables import print_report
     from g4g_core.config import update_project_file
 
-    update_project_file(".", "runs", {"last": report.out})
+    update_project_file(".", "runs", {"last": os.path.abspath(report.out)})
     page = None
     if not options["no_report"] and "report" in registry.names(registry.EVAL_COMMANDS):
         page = os.path.join(report.out, "report.html")

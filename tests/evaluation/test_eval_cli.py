@@ -39,7 +39,7 @@ def test_run_alone_takes_the_data_set_of_the_folder_and_leaves_a_page(shards: st
     run = tmp_path / "runs" / "reconstruction-1-test"
     for name in ("summary.json", "run.json", "scores.parquet", "sets.parquet", "report.html"):
         assert (run / name).is_file(), name
-    assert yaml.safe_load((tmp_path / "g4g.yaml").read_text())["runs"] == {"last": "runs/reconstruction-1-test"}
+    assert yaml.safe_load((tmp_path / "g4g.yaml").read_text())["runs"] == {"last": str(run)}
     assert "Traceback" not in done.stderr
 
 
