@@ -20,6 +20,9 @@ from g4g_core import storage
 from prep.shards.sample import npy_bytes, read_npy
 
 CELLS, OUTPUTS, WORK = "cells", "outputs", "work"
+VERSION = 1
+"""Of records: one of another version is made again."""
+
 _SAFE = re.compile(r"[A-Za-z0-9._-]+")
 _LONGEST = 120
 
@@ -53,17 +56,18 @@ class Cell:
         return self._stem.with_name(f"{self._stem.name}.{name}.npy")
 
     def read(self) -> dict[str, Any]:
-        """The record; an empty one where there is none, or where something damaged it."""
+        """The record; an empty one where there is none, it is of another version, or something damaged it."""
         path = self._stem.with_name(self._stem.name + ".json")
         try:
             record = json.loads(path.read_bytes())
         except (FileNotFoundError, ValueError):
             return {}
-        return record if isinstance(record, dict) and record.get("shot") == self.shot else {}
+        ours = isinstance(record, dict) and record.get("shot") == self.shot and record.get("version") == VERSION
+        return record if ours else {}
 
     def write(self, record: dict[str, Any]) -> None:
         path = self._stem.with_name(self._stem.name + ".json")
-        storage.write_json(str(path), {**record, "model": self.model, "shot": self.shot})
+        storage.write_json(str(path), {**record, "version": VERSION, "model": self.model, "shot": self.shot})
 
     def forget(self) -> None:
         """Delete the record: nothing is known of this cell until the next one is written."""
