@@ -181,9 +181,11 @@ def metrics_named(text: str) -> list[Metric]:
 
 def why_missing(measure: Measure) -> str | None:
     """Why a measure cannot be taken here, with the command that mends it; ``None``: it can."""
-    for module, command in measure.packages:
-        if importlib.util.find_spec(module) is None:
-            return f"needs the Python package {module}: {command}"
+    needs = [
+        f"the Python package {module}: {command}"
+        for module, command in measure.packages
+        if importlib.util.find_spec(module) is None
+    ]
     absent = []
     for name in dict.fromkeys(name for metric in measure.metrics for name in metric.weights):
         try:
@@ -193,8 +195,8 @@ def why_missing(measure: Measure) -> str | None:
                 return error.what
             absent.append(name)
     if absent:
-        return f"needs the weights {', '.join(absent)}: g4g-eval weights fetch {' '.join(absent)}"
-    return None
+        needs.append(f"the weights {', '.join(absent)}: g4g-eval weights fetch {' '.join(absent)}")
+    return f"needs {'; and '.join(needs)}" if needs else None
 
 
 def evaluate(plan: Plan, runner: Runner, *, quiet: bool = False, retry_failed: bool = False) -> int:
