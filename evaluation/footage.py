@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-import cv2
 import numpy as np
 
 from baselines.precomputed import one_of
@@ -17,6 +16,7 @@ from prep.media import open_media
 from prep.records import SAMPLES_PER_FRAME, Rejection
 from prep.stages.decode import DecodeLog, decode_audio, video_frames
 from prep.stages.frames import Frame, resample
+from prep.stages.paste import pasted
 from prep.stages.probe import probe
 
 RECUT_TOLERANCE = 5
@@ -125,26 +125,6 @@ def square_of(affine: np.ndarray, size: int) -> tuple[float, float, float]:
     """(left, top, side) of the crop square in frame pixels: the inverse of ``CropTrack.affine``."""
     scale = float(affine[0, 0])
     return 0.5 - (affine[0, 2] + 0.5) / scale, 0.5 - (affine[1, 2] + 0.5) / scale, size / scale
-
-
-def pasted(frame: np.ndarray, crop: np.ndarray, affine: np.ndarray, erase: np.ndarray) -> np.ndarray:
-    """A whole frame with the redrawn part of its crop put back, feathered by a twentieth of the crop.
-
-    Args:
-        frame: uint8 [H, W, 3].
-        crop: uint8 [S, S, 3].
-        affine: float [2, 3], frame to crop pixels.
-        erase: uint8 [S, S] of 0 and 1.
-    """
-    height, width = frame.shape[:2]
-    size = crop.shape[0]
-    outside = cv2.distanceTransform(1 - erase, cv2.DIST_L2, 5)
-    alpha = np.clip(1 - outside / (0.05 * size), 0, 1).astype(np.float32)
-    alpha[:2] = alpha[-2:] = alpha[:, :2] = alpha[:, -2:] = 0
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    back = cv2.warpAffine(crop, affine, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    weight = cv2.warpAffine(alpha, affine, (width, height), flags=flags)[..., None]
-    return np.asarray(np.rint(weight * back + (1 - weight) * frame), np.uint8)
 
 
 def through_frames(crops: Iterator[np.ndarray], root: Path, reader: ShotReader, n_frames: int) -> Iterator[np.ndarray]:

@@ -22,7 +22,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pydantic
@@ -94,6 +94,18 @@ class Trainable(Protocol):
 
     def validate(self) -> dict[str, float]:
         """Figures on data that is not trained on; ``score``, where there is one, decides which checkpoint is best."""
+        ...
+
+
+@runtime_checkable
+class AfterStep(Protocol):
+    """A trainable that keeps something up to date besides what the optimiser does, such as averaged weights.
+
+    What it keeps belongs into ``module``, as buffers or as parameters without gradient, or a resumed run would differ.
+    """
+
+    def after_step(self) -> None:
+        """Called after every step of the optimiser."""
         ...
 
 
@@ -176,6 +188,8 @@ def _step(
     torch.autograd.backward(total)
     torch.nn.utils.clip_grad_norm_(trainable.module.parameters(), settings.clip_norm)
     optimizer.step()
+    if isinstance(trainable, AfterStep):
+        trainable.after_step()
     return {name: float(value.detach()) for name, value in losses.items()}
 
 

@@ -1,4 +1,4 @@
-"""``g4g-model``: train what is registered under ``g4g.trainables``."""
+"""``g4g-model``: train what is registered under ``g4g.trainables``, dub with what is under ``g4g.models``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROJECT_SECTION = "data"
 @click.group(cls=RootGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="g4g-model")
 def main() -> None:
-    """Train talking-face models and lip-sync experts from shards made by g4g-prep."""
+    """Train talking-face models and lip-sync experts from shards made by g4g-prep, and dub videos with them."""
 
 
 main.add_command(weights)
@@ -70,6 +70,78 @@ def train(model: str, out: str, **options: Any) -> None:
     click.echo("  ".join(f"{name} {value:.4g}" for name, value in figures.items() if isinstance(value, (int, float))))
     for path in files:
         click.echo(f"{path}")
+
+
+@main.command()
+@click.option("--video", required=True, metavar="FILE", help="Who is to speak; it is only read.")
+@click.option("--audio", required=True, metavar="FILE", help="What is to be said: a sound file, or a video's sound.")
+@click.option("--model", required=True, metavar="NAME", help="A registered generator, e.g. g4g or still.")
+@click.option("--checkpoint", metavar="PATH", help="Its weights.  [default: checkpoints.NAME of g4g.yaml]")
+@click.option("--out", required=True, metavar="FILE", help="The video to write: .mp4, .m4v, .mov or .mkv.")
+@click.option(
+    "--audio-longer", type=click.Choice(["cut", "loop"]), default="cut", show_default=True,
+    help="Speech that outlasts the picture: cut it, or show the picture again from its beginning.",
+)  # fmt: skip
+@click.option(
+    "--audio-shorter", type=click.Choice(["silence", "cut"]), default="silence", show_default=True,
+    help="A picture that outlasts the speech: go on in silence, or cut it.",
+)  # fmt: skip
+@click.option(
+    "--faces", type=click.Choice(["largest", "speaking"]), default="largest", show_default=True,
+    help="Which face of several speaks; 'speaking' asks the video's own sound.",
+)  # fmt: skip
+@click.option("--seed", type=int, default=0, show_default=True, help="Of references and the generator's chance.")
+@click.option("--crf", type=click.FloatRange(0, 51), help="x264's quality, smaller is better.  [default: 18]")
+@click.option("--lossless", is_flag=True, help="Keep every pixel that is not redrawn, bit for bit.")
+@click.option("--overwrite", is_flag=True, help="Replace a file that is there already.")
+@json_option
+@click.option("--quiet", is_flag=True, help="No progress.")
+def dub(video: str, audio: str, model: str, out: str, as_json: bool, quiet: bool, **options: Any) -> None:
+    """Redraw the mouth in a video so that it says something else.
+
+    \b
+    Examples:
+      g4g-model dub --video in.mp4 --audio speech.wav --model still --out out.mp4
+      g4g-model dub --video in.mp4 --audio speech.wav --model g4g --checkpoint runs/g4g --out out.mkv --lossless
+    """
+    from g4g_core.config import read_project_file
+    from g4g_model.dub import CRF, Order
+    from g4g_model.dub import dub as run
+
+    crf, lossless = options.pop("crf"), options.pop("lossless")
+    if lossless and crf is not None:
+        raise UsageError("--crf says how much may be lost, --lossless that nothing may", "Give one of them.")
+    options["checkpoint"] = options["checkpoint"] or (read_project_file(".").get("checkpoints") or {}).get(model)
+    if "://" in out:
+        raise UsageError(f"--out {out} is no local file", "Write it here, and copy it.")
+    quality = None if lossless else CRF if crf is None else crf
+    done = run(Order(video, audio, model, Path(out), crf=quality, **options), quiet=quiet)
+    if as_json:
+        print_json(done)
+        return
+    for line in _told(done):
+        click.echo(line)
+
+
+def _told(done: dict[str, Any]) -> list[str]:
+    """The summary of a dub for people."""
+    rate = done["took"] / max(1, done["frames"])
+    lines = [
+        f"{done['out']}: {done['frames']} frames of {done['frame_size'][0]}x{done['frame_size'][1]}, "
+        f"{done['seconds']:.2f} s; made in {done['took']:.1f} s, {rate:.3f} s a frame",
+        f"  {done['redrawn']} redrawn in {done['shots']} shots",
+    ]
+    lines += [f"  {count} passed through: {reason}" for reason, count in done["passed_through"].items()]
+    if done["speech_cut"] >= 0.04:
+        lines.append(f"  the last {done['speech_cut']:.2f} s of the speech are not heard (--audio-longer loop)")
+    if done["rounds"] > 1:
+        lines.append(f"  the picture is shown {done['rounds']} times")
+    for errors, what in ((done["decode_errors"], "video"), (done["speech_errors"], "speech")):
+        if errors:
+            lines.append(f"  {errors} packets of the {what} are damaged and left out")
+    if done["stopped"]:
+        lines.append(f"  the video was read no further: {done['stopped']}")
+    return lines
 
 
 @main.command("list")
@@ -143,7 +215,7 @@ def _data(options: dict[str, Any]) -> Any:
 
 
 def _describe(trainable: Any, settings: Any, as_json: bool) -> None:
-    parameters = sum(p.numel() for p in trainable.module.parameters())
+    parameters = sum(p.numel() for p in trainable.module.parameters() if p.requires_grad)
     about = {"model": trainable.name, "parameters": parameters, "training": settings.model_dump()}
     about |= {"description": trainable.describe()}
     if as_json:

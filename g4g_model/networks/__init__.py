@@ -1,0 +1,1 @@
+"""The networks that G4G is assembled from."""

@@ -1,0 +1,118 @@
+"""Multi-scale perceptual network: reference features move to where the speech wants them, and are drawn as a face."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from g4g_model.networks.layers import SLOPE, Residual, convolution
+
+
+def warp(features: torch.Tensor, motion: torch.Tensor) -> torch.Tensor:
+    """Warp every channel by its own scale, rotation and translation (DINet's AdaAT) [P; O: form].
+
+    A channel at (x, y) of -1..1 is taken from ``scale R(rotation) (x, y) + translation``, bilinearly; edges repeat.
+
+    Args:
+        features: [n, C, H, W].
+        motion: [n, C, 4]: scale, rotation (radians), translation x and y (half sides).
+    """
+    n, channels, height, width = features.shape
+    scale, angle = motion[..., 0], motion[..., 1]
+    cosine, sine = scale * torch.cos(angle), scale * torch.sin(angle)
+    rows = torch.stack([cosine, -sine, motion[..., 2], sine, cosine, motion[..., 3]], -1)
+    grid = functional.affine_grid(rows.reshape(n * channels, 2, 3), [n * channels, 1, height, width], False)
+    moved = functional.grid_sample(
+        features.reshape(n * channels, 1, height, width), grid, padding_mode="border", align_corners=False
+    )
+    return moved.reshape(n, channels, height, width)
+
+
+class Deformation(nn.Module):
+    """Predicts motion from sound and pooled features, and warps the references at three scales [P; O: form].
+
+    The motion begins as none: scale 1, rotation 0, translation 0.
+    """
+
+    def __init__(self, channels: Sequence[int], embedding: int, references: int) -> None:
+        super().__init__()
+        self.joins = nn.ModuleList([nn.Conv2d(references * width, width, 1) for width in channels])
+        hidden = 2 * embedding
+        self.shared = nn.Sequential(
+            nn.Linear(embedding + 2 * channels[-1], hidden), nn.LeakyReLU(SLOPE), nn.Linear(hidden, hidden),
+            nn.LeakyReLU(SLOPE),
+        )  # fmt: skip
+        self.motions = nn.ModuleList()
+        for width in channels:
+            motion = nn.Linear(hidden, 4 * width)
+            nn.init.zeros_(motion.weight)
+            nn.init.zeros_(motion.bias)
+            self.motions.append(motion)
+
+    def forward(
+        self,
+        source: Sequence[torch.Tensor],
+        references: Sequence[torch.Tensor],
+        masks: Sequence[torch.Tensor],
+        sound: torch.Tensor,
+    ) -> list[torch.Tensor]:
+        """F' = M warp(F_ref) + (1 - M) F_src at every scale.
+
+        Args:
+            source: aligned features [B T, C, h, w] of the source.
+            references: aligned features [B, K, C, h, w].
+            masks: erase masks [B T, 1, h, w].
+            sound: a_j [B T, embedding].
+        """
+        repeats = len(sound) // len(references[0])
+        levels = zip(self.joins, references, strict=True)
+        joined = [join(f.flatten(1, 2)).repeat_interleave(repeats, 0) for join, f in levels]
+        pooled = torch.cat([sound, source[-1].mean((2, 3)), joined[-1].mean((2, 3))], 1)
+        hidden = self.shared(pooled)
+        scales = zip(self.motions, joined, source, masks, strict=True)
+        return [
+            mask * warp(shown, self._motion(motion(hidden).view(*shown.shape[:2], 4))) + (1 - mask) * seen
+            for motion, shown, seen, mask in scales
+        ]
+
+    @staticmethod
+    def _motion(raw: torch.Tensor) -> torch.Tensor:
+        """Scale in 0..2, rotation in -pi..pi, translation in -1..1, as DINet bounds them."""
+        scale = 2 * torch.sigmoid(raw[..., :1])
+        return torch.cat([scale, math.pi * torch.tanh(raw[..., 1:2]), torch.tanh(raw[..., 2:])], -1)
+
+
+class Decoder(nn.Module):
+    """Draws a face at S/4, S/2 and S from features at three scales [P]."""
+
+    def __init__(self, channels: Sequence[int], strides: Sequence[int]) -> None:
+        super().__init__()
+        self.bottom = Residual(channels[-1])
+        self.steps = nn.ModuleList()
+        self.heads = nn.ModuleDict()
+        width, stride = channels[-1], strides[-1]
+        skips = dict(zip(strides[:-1], channels[:-1], strict=True))
+        while stride > 1:
+            stride //= 2
+            after = skips.get(stride, max(8, width // 2))
+            self.steps.append(nn.Sequential(convolution(width + skips.get(stride, 0), after), Residual(after)))
+            if stride in (4, 2, 1):
+                self.heads[str(stride)] = nn.Conv2d(after, 3, 3, 1, 1)
+            width = after
+        self._strides = tuple(strides)
+
+    def forward(self, features: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Faces [n, 3, s, s] in [-1, 1] at s = S/4, S/2, S of ``features``, fine to coarse."""
+        skips = dict(zip(self._strides[:-1], features[:-1], strict=True))
+        x, stride, faces = self.bottom(features[-1]), self._strides[-1], []
+        for step in self.steps:
+            stride //= 2
+            x = functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+            x = step(torch.cat([x, skips[stride]], 1) if stride in skips else x)
+            if str(stride) in self.heads:
+                faces.append(torch.tanh(self.heads[str(stride)](x)))
+        return faces

@@ -1,0 +1,64 @@
+"""Blocks that all networks share. No batch normalisation: batches are small, and ranks must not differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+SLOPE = 0.2
+
+
+def convolution(before: int, after: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
+    """Convolution, group normalisation in groups of 8 channels at most, leaky ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(before, after, kernel, stride, kernel // 2), nn.GroupNorm(max(1, after // 8), after),
+        nn.LeakyReLU(SLOPE),
+    )  # fmt: skip
+
+
+class Residual(nn.Module):
+    """x + two convolutions of it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(convolution(channels, channels), nn.Conv2d(channels, channels, 3, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = functional.leaky_relu(x + self.body(x), SLOPE)
+        return out
+
+
+class Pyramid(nn.Module):
+    """Encoder with features at three scales.
+
+    Args:
+        before: channels of the pictures.
+        channels: of the features, fine to coarse.
+        finest: stride of the finest features, 2 or 4.
+    """
+
+    def __init__(self, before: int, channels: Sequence[int], finest: int) -> None:
+        super().__init__()
+        width = channels[0] // 2
+        self.stem = convolution(before, width, finest // 2, kernel=5)
+        self.levels = nn.ModuleList()
+        for after in channels:
+            self.levels.append(nn.Sequential(convolution(width, after, 2), Residual(after)))
+            width = after
+
+    def forward(self, pictures: torch.Tensor) -> list[torch.Tensor]:
+        """Features of pictures [n, C, S, S], fine to coarse."""
+        x = self.stem(pictures)
+        features = []
+        for level in self.levels:
+            x = level(x)
+            features.append(x)
+        return features
+
+
+def flattened(x: torch.Tensor) -> torch.Tensor:
+    """[B, T, ...] as [B T, ...]."""
+    return x.flatten(0, 1)

@@ -1,0 +1,514 @@
+"""``g4g-model dub`` as a user meets it: the mouth is redrawn, all else stays, sound and picture stay together."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+from building import Footage, footage_of, looped, write_clip
+from click.testing import CliRunner, Result
+from synthetic_media import click_times, clicks, first_pass, probed, turn_by_metadata, write_media
+
+from g4g_core.protocols import ERASED
+from g4g_model.cli import main
+from g4g_model.dub import placed
+from g4g_model.faces import ShotCrops, track_faces
+from g4g_model.speech import Speech, read_speech
+from prep.media import open_media
+from prep.records import SAMPLE_RATE
+from prep.stages.decode import DecodeLog, decode_audio, source_frames
+from prep.stages.mel import mel_spectrogram
+from prep.stages.paste import feather
+
+GREEN = (20, 230, 40)
+
+MODELS = """
+import numpy as np
+
+class Painter:
+    native_size, mel_offset, trained_against, losses_off = None, 0, (), ()
+    def generate(self, prompt):
+        out = prompt.source.copy()
+        out[prompt.erase > 0] = (20, 230, 40)
+        return out
+
+class Listener(Painter):
+    # grey as loud as the middle of its window
+    def generate(self, prompt):
+        from prep.stages.mel import mel_window
+        out = prompt.source.copy()
+        for t, (picture, erase) in enumerate(zip(out, prompt.erase)):
+            window = mel_window(prompt.mel, prompt.frame_start + t, first_column=prompt.mel_start)
+            picture[erase > 0] = int(128 + 30 * window[:4].mean())
+        return out
+
+class Broken(Painter):
+    def generate(self, prompt):
+        return prompt.source[:, :8]
+
+class Kind:
+    summary, needs_weights = "of a test", ()
+    def __init__(self, generator, needs_checkpoint=False):
+        self.generator, self.needs_checkpoint = generator, needs_checkpoint
+    def fingerprint(self, checkpoint):
+        return self.generator.__name__
+    def open(self, checkpoint):
+        return self.generator()
+
+PAINTER, LISTENER, BROKEN, NEEDY = Kind(Painter), Kind(Listener), Kind(Broken), Kind(Painter, True)
+"""
+
+
+@pytest.fixture(autouse=True)
+def test_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Generators of this file under their entry points, and a working folder of the test's own."""
+    about = tmp_path / "site" / "dub_models-1.dist-info"
+    about.mkdir(parents=True)
+    (about.parent / "dub_models.py").write_text(MODELS)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: dub-models\nVersion: 1\n")
+    names = ("painter", "listener", "broken", "needy")
+    (about / "entry_points.txt").write_text(
+        "[g4g.models]\n" + "".join(f"{name} = dub_models:{name.upper()}\n" for name in names)
+    )
+    monkeypatch.syspath_prepend(str(about.parent))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def person(sample_lrs2_clips: list[Path]) -> Footage:
+    """A person of 160 px, a second and a half."""
+    pictures, sound = footage_of(sample_lrs2_clips[0])
+    return pictures[:40], sound[: 40 * 640]
+
+
+@pytest.fixture(scope="module")
+def other(sample_lrs2_clips: list[Path]) -> Footage:
+    return footage_of(sample_lrs2_clips[1])
+
+
+def g4g_model(*arguments: Any) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+def dub(video: Path, audio: Path, *arguments: Any, out: str = "out.mp4", model: str = "painter") -> dict[str, Any]:
+    options = ("--model", model, "--out", out, "--json", "--quiet", *arguments)
+    result = g4g_model("dub", "--video", video, "--audio", audio, *options)
+    assert result.exit_code == 0, result.output
+    found: dict[str, Any] = json.loads(result.output)
+    return found
+
+
+def wav(path: Path, pcm: np.ndarray, rate: int = SAMPLE_RATE) -> Path:
+    with av.open(str(path), "w", format="wav") as container:
+        stream = container.add_stream("pcm_s16le", rate=rate, layout="mono")
+        frame = av.AudioFrame.from_ndarray(pcm[None], format="s16", layout="mono")
+        frame.sample_rate = rate
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    return path
+
+
+def filmed(path: Path, footage: Footage, times: Sequence[float], **options: Any) -> Path:
+    """The footage's picture nearest to each time, shown then."""
+    pictures = footage[0]
+    picture = lambda at: pictures[min(round(at * 25), len(pictures) - 1)]  # noqa: E731
+    return write_media(path, times, picture, options={"preset": "superfast", "crf": "12"}, **options)
+
+
+def frames(path: Path | str) -> list[Any]:
+    with av.open(str(path)) as container:
+        return list(container.decode(video=0))
+
+
+def planes(frame: Any) -> list[np.ndarray]:
+    """Y, U and V of a 4:2:0 frame."""
+    both, height = frame.to_ndarray(), frame.height
+    size = (height // 2, frame.width // 2)
+    chroma = both[height:].reshape(2, *size)
+    return [both[:height], chroma[0], chroma[1]]
+
+
+def greenish(frame: Any) -> np.ndarray:
+    rgb = frame.to_ndarray(format="rgb24").astype(int)
+    return np.asarray(np.abs(rgb - GREEN).max(axis=-1) < 40)
+
+
+UNEVEN = [0.0, 0.03, 0.1, 0.12, 0.2, 0.29, 0.3, 0.4, 0.46, 0.5, 0.55, 0.61, 0.7, 0.9, 0.93, 1.0, 1.07, 1.2, 1.3, 1.37]
+
+
+@pytest.mark.parametrize(
+    ("rate", "times", "start"),
+    [
+        (25, [n / 25 for n in range(36)], 0.0),
+        (Fraction(30000, 1001), [n * 1001 / 30000 for n in range(43)], 0.0),
+        (60, [n / 60 for n in range(84)], 1.5),
+        (24, UNEVEN, 0.0),
+    ],
+    ids=["25", "29.97", "60 from 1.5 s on", "uneven"],
+)
+def test_size_count_and_time_stamps_are_those_of_the_input(
+    tmp_path: Path, person: Footage, rate: Any, times: list[float], start: float
+) -> None:
+    video = filmed(tmp_path / "in.mp4", person, times, rate=rate, video_start=start)
+    before = video.read_bytes()
+    done = dub(video, wav(tmp_path / "speech.wav", person[1]))
+
+    given, made = frames(video), frames("out.mp4")
+    assert (done["frames"], done["redrawn"], done["passed_through"]) == (len(times), len(times), {})
+    assert {(frame.width, frame.height) for frame in made} == {(160, 160)}
+    assert [frame.time for frame in made] == pytest.approx([frame.time - given[0].time for frame in given], abs=2e-4)
+    assert all(greenish(frame).sum() > 600 for frame in made)
+    assert video.read_bytes() == before and sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == [
+        "in.mp4", "out.mp4", "speech.wav"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "out"),
+    [("wav 16k", "out.mp4"), ("wav 44.1k", "out.mkv"), ("m4a", "out.mov"), ("late in a video", "out.mp4")],
+)
+def test_the_new_sound_is_in_step_with_the_picture(tmp_path: Path, person: Footage, kind: str, out: str) -> None:
+    at, rate = [0.3, 0.8, 1.3], 44_100 if kind != "wav 16k" else SAMPLE_RATE
+    pcm, late = clicks(1.6, at, rate), 0.0
+    if kind.startswith("wav"):
+        speech = wav(tmp_path / "speech.wav", pcm, rate)
+    else:
+        speech, late = tmp_path / "speech.mp4", 0.2 if kind.startswith("late") else 0.0
+        filmed(speech, person, [n / 25 for n in range(40)], audio=pcm, audio_rate=rate, audio_start=late)
+    video = filmed(tmp_path / "in.mp4", person, [n / 25 for n in range(36)], video_start=0.7)
+    dub(video, speech, out=out)
+
+    facts = probed(Path(out))
+    with open_media(out) as container:
+        sound = decode_audio(container, facts, facts.start)
+    heard = click_times(sound.pcm)
+    expected = [time + late for time in at if time + late < 36 / 25]
+    assert heard == pytest.approx(expected, abs=0.005)
+    assert len(sound.pcm) / SAMPLE_RATE == pytest.approx(36 / 25, abs=0.04)
+
+
+def test_the_mouth_is_drawn_to_what_is_heard_at_that_time(tmp_path: Path, person: Footage) -> None:
+    speech = np.zeros(40 * 640, np.int16)
+    noise = np.random.default_rng(0).normal(0, 6000, 8 * 640)
+    speech[16 * 640 : 24 * 640] = noise  # loud from 0.64 s to 0.96 s
+    times = [n / 50 for n in range(76)]
+    video = filmed(tmp_path / "in.mp4", person, times, rate=50, video_start=0.4)
+    dub(video, wav(tmp_path / "speech.wav", speech), model="listener")
+
+    region = painted_region(video)
+    light = np.array([np.median(frame.to_ndarray(format="gray")[region]) for frame in frames("out.mp4")])
+    loud = np.flatnonzero(light > (light.min() + light.max()) / 2)
+    assert loud[0] / 50 == pytest.approx(0.64, abs=0.04) and loud[-1] / 50 == pytest.approx(0.94, abs=0.04)
+    assert (np.diff(loud) == 1).all()
+
+
+def painted_region(video: Path, index: int = 20) -> np.ndarray:
+    """bool [H, W]: well inside what is erased of a clip frame."""
+    alpha = alphas(video)[index]
+    return cv2.erode((alpha > 0.999).astype(np.uint8), np.ones((9, 9))) > 0
+
+
+def alphas(video: Path) -> list[np.ndarray]:
+    """float [H, W] of every 25 fps clip frame with a face: what shows the crop."""
+    tracked = track_faces(str(video), quiet=True)
+    (shot,) = tracked.shots
+    crops = ShotCrops(str(video), tracked, shot, 256, video.parent)
+    size = (tracked.probe.width, tracked.probe.height)
+    found = [
+        cv2.warpAffine(
+            feather(crops.erase(index)), crops.affine_at(float(tracked.times[index])), size,
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        )
+        for index in range(shot.track.start, shot.track.stop)
+    ]  # fmt: skip
+    crops.close()
+    return found
+
+
+@pytest.mark.parametrize("how", ["--lossless", "--crf=18"])
+def test_what_is_not_redrawn_stays_as_it_was(tmp_path: Path, person: Footage, how: str) -> None:
+    video = filmed(tmp_path / "in.mp4", person, [n / 25 for n in range(30)])
+    dub(video, wav(tmp_path / "speech.wav", person[1]), how)
+
+    changed = 0
+    for before, after, alpha in zip(frames(video), frames("out.mp4"), alphas(video), strict=True):
+        reach = cv2.dilate((alpha > 0).astype(np.uint8), np.ones((5, 5)))
+        for a, b in zip(planes(before), planes(after), strict=True):
+            outside = cv2.resize(reach, a.shape[::-1], interpolation=cv2.INTER_AREA) == 0
+            difference = np.abs(a.astype(int) - b)
+            if how == "--lossless":
+                assert difference[outside].max() == 0
+            else:
+                assert difference[outside].mean() < 3 and np.percentile(difference[outside], 99.5) < 16
+            changed += int((difference[~outside] > 20).sum())
+        assert greenish(after)[cv2.erode((alpha > 0.999).astype(np.uint8), np.ones((7, 7))) > 0].mean() > 0.98
+    assert changed > 10_000
+
+
+def test_frames_without_a_face_and_shots_too_short_pass_through_and_are_counted(
+    tmp_path: Path, person: Footage, other: Footage
+) -> None:
+    ys, xs = np.mgrid[0:160, 0:160]
+    hill = np.stack([xs, ys, 255 - xs], axis=-1).astype(np.uint8)
+    pictures = np.concatenate([person[0][:30], np.repeat(hill[None], 15, 0), other[0][:14]])
+    video = filmed(tmp_path / "in.mp4", (pictures, person[1]), [n / 25 for n in range(len(pictures))])
+    done = dub(video, wav(tmp_path / "speech.wav", person[1]), "--lossless")
+
+    assert done["redrawn"] == 30 and done["passed_through"] == {"no_face": 15, "no_reference": 14}
+    assert done["frames"] == 59 and done["speech_cut"] == 0
+    for number, (before, after) in enumerate(zip(frames(video), frames("out.mp4"), strict=True)):
+        same = all((a == b).all() for a, b in zip(planes(before), planes(after), strict=True))
+        assert same == (number >= 30)
+
+
+@pytest.mark.parametrize(
+    ("option", "seconds", "n_frames"),
+    [
+        ("--audio-longer=cut", 2.6, 36),
+        ("--audio-longer=loop", 2.6, 65),
+        ("--audio-shorter=silence", 0.9, 36),
+        ("--audio-shorter=cut", 0.9, 23),
+    ],
+)
+def test_sound_that_is_longer_or_shorter_than_the_picture_is_treated_as_asked(
+    tmp_path: Path, person: Footage, option: str, seconds: float, n_frames: int
+) -> None:
+    video = filmed(tmp_path / "in.mp4", person, [n / 25 for n in range(36)])
+    done = dub(video, wav(tmp_path / "speech.wav", clicks(seconds, [seconds - 0.2])), option)
+
+    made = frames("out.mp4")
+    assert (done["frames"], len(made), done["redrawn"]) == (n_frames, n_frames, n_frames)
+    assert [frame.time for frame in made] == pytest.approx([n / 25 for n in range(n_frames)])
+    assert done["speech_cut"] == pytest.approx(2.6 - 1.44 if option == "--audio-longer=cut" else 0, abs=0.002)
+    pcm = read_speech("out.mp4").pcm
+    assert len(pcm) / SAMPLE_RATE == pytest.approx(done["seconds"], abs=0.07)
+    if option != "--audio-longer=cut":
+        assert click_times(pcm) == pytest.approx([seconds - 0.2], abs=0.005)
+
+
+def test_a_crop_goes_where_the_face_is_when_the_frame_is_shown(tmp_path: Path, person: Footage) -> None:
+    def sliding(at: float) -> np.ndarray:
+        return cv2.warpAffine(
+            person[0][round(at * 25)], np.array([[1, 0, 20 + 90 * at], [0, 1, 0]]), (300, 160),
+            borderMode=cv2.BORDER_REPLICATE,
+        )  # fmt: skip
+
+    times = [n * 1001 / 30000 for n in range(40)]
+    video = write_media(tmp_path / "in.mp4", times, sliding, options={"preset": "superfast", "crf": "12"})
+    tracked = track_faces(str(video), quiet=True)
+    (shot,) = tracked.shots
+    crops = ShotCrops(str(video), tracked, shot, 256, tmp_path)
+    shown, seen = tracked.times[shot.track.start : shot.track.stop], shot.crop.affine(256)
+    for row in range(1, len(shown) - 1):
+        if shown[row - 1] < shown[row] < shown[row + 1]:
+            assert np.allclose(crops.affine_at(float(shown[row])), seen[row])
+    # between two tracked frames the square goes on steadily, 90 px a second
+    left = [-(affine[0, 2] + 0.5) / affine[0, 0] for affine in map(crops.affine_at, np.linspace(0.4, 0.9, 61).tolist())]
+    assert np.diff(left) == pytest.approx(90 * 0.5 / 60, abs=0.35) and np.ptp(left) > 35
+    crops.close()
+
+
+def test_a_model_is_told_what_the_harness_would_tell_it(tmp_path: Path, person: Footage) -> None:
+    from evaluation.prepared import prepare
+    from evaluation.prompts import Speech as HarnessSpeech
+    from evaluation.prompts import prompts
+    from evaluation.shots import ShotReader, shots_of
+    from prep.run.runners import SyncRunner, close_guard
+    from prep.shards.index import Dataset
+
+    folder = tmp_path / "videos"
+    video = write_clip(folder / "clip.mp4", person, 0, 36)
+    try:
+        root = prepare(str(folder), "people", str(tmp_path / "shards"), SyncRunner(), quiet=True)
+    finally:
+        close_guard()
+    (shot,) = shots_of(Dataset.open(root), "test")
+    with ShotReader(root, shot) as reader:
+        mel, first = reader.mel()
+        theirs = list(prompts(reader, HarnessSpeech(mel, first, reader.frame_start, reader.pcm()), seed=5))
+    tracked = track_faces(str(video), quiet=True)
+    crops = ShotCrops(str(video), tracked, tracked.shots[0], 256, tmp_path)
+    speech = Speech(read_speech(str(video)).pcm, tracked.n_frames)
+    ours = [crops.prompt(number, speech, 0, "people-clip", 5) for number in range(2)]
+    crops.close()
+
+    assert len(theirs) == len(ours) == 2 and shot.n_frames == tracked.n_frames == 36
+    for one, two in zip(theirs, ours, strict=True):
+        for field in ("source", "erase", "pose", "references", "reference_landmarks", "pcm"):
+            assert np.array_equal(getattr(one, field), getattr(two, field)), field
+        assert (one.mel_start, one.frame_start, one.fps, one.seed) == (two.mel_start, two.frame_start, 25, two.seed)
+        assert one.mel.shape == two.mel.shape and np.abs(one.mel - two.mel).max() <= 2e-6
+        assert (two.source[two.erase > 0] == ERASED).all()
+
+
+def test_the_mel_of_a_piece_is_that_of_the_whole() -> None:
+    pcm = np.random.default_rng(3).normal(0, 3000, 30 * 640 - 137).astype(np.int16)
+    speech = Speech(pcm, 32)
+    whole = mel_spectrogram(np.concatenate([pcm, np.zeros(32 * 640 - len(pcm), np.int16)]))
+    assert speech.n_columns == len(whole)
+    for first, last in [(0, 20), (7, 40), (60, len(whole)), (0, len(whole))]:
+        assert np.abs(speech.mel(first, last) - whole[first:last]).max() <= 2e-6
+
+
+def test_frames_at_a_cut_belong_to_the_take_that_they_show(tmp_path: Path, person: Footage, other: Footage) -> None:
+    times = [n / 120 for n in range(240)]
+    for cut in (118, 121, 123):
+        both = lambda at, cut=cut: (person if at < (cut - 0.5) / 120 else other)[0][round(at * 20)]  # noqa: E731
+        video = write_media(tmp_path / "in.mp4", times, both, rate=120, options={"preset": "superfast", "crf": "12"})
+        tracked = track_faces(str(video), quiet=True)
+        assert len(tracked.cuts) == 2
+        with open_media(str(video)) as container:
+            found = [index for _, index in placed(source_frames(container, tracked.probe, DecodeLog()), tracked)]
+        assert len(found) == 240 and found == sorted(found)
+        assert [index < tracked.cuts[1] for index in found] == [n < cut for n in range(240)]
+        assert max(abs(index / 25 - time) for index, time in zip(found, times, strict=True)) < 0.041
+
+
+def test_a_video_turned_by_its_metadata_is_written_upright(tmp_path: Path, person: Footage) -> None:
+    sideways = np.ascontiguousarray(np.rot90(np.pad(person[0], ((0, 0), (0, 0), (16, 16), (0, 0))), 1, axes=(1, 2)))
+    video = filmed(tmp_path / "in.mp4", (sideways, person[1]), [n / 25 for n in range(25)], audio=person[1][:16000])
+    turn_by_metadata(video, 90)
+    done = dub(video, wav(tmp_path / "speech.wav", person[1]), "--lossless")
+
+    made = frames("out.mp4")
+    assert done["frame_size"] == [192, 160] and (made[0].width, made[0].height, made[0].rotation) == (192, 160, 0)
+    assert done["redrawn"] == 25 and greenish(made[12]).sum() > 600
+    (upright, *_), _ = first_pass(video, probed(video))
+    top = slice(0, 40)  # hair: nothing is redrawn there
+    assert (planes(made[0])[0][top] == upright.frame.y[top]).all()
+
+
+def test_pixels_that_are_not_square_stay_so(tmp_path: Path, person: Footage) -> None:
+    narrow = np.stack([cv2.resize(picture, (80, 160), interpolation=cv2.INTER_AREA) for picture in person[0]])
+    video = filmed(tmp_path / "in.mp4", (narrow, person[1]), [n / 25 for n in range(25)], pixel_aspect=Fraction(2))
+    done = dub(video, wav(tmp_path / "speech.wav", person[1]), "--lossless")
+
+    made = frames("out.mp4")
+    with av.open("out.mp4") as container:
+        assert container.streams.video[0].sample_aspect_ratio == 2
+    assert done["frame_size"] == [80, 160] and done["redrawn"] == 25
+    wide = cv2.resize((alphas(video)[12] > 0.999).astype(np.uint8), (80, 160), interpolation=cv2.INTER_AREA)
+    assert greenish(made[12])[cv2.erode(wide, np.ones((5, 5))) > 0].mean() > 0.97
+
+
+@pytest.mark.parametrize(
+    ("codec", "pixels", "size", "kept"),
+    [("ffv1", "bgr0", (160, 160), "yuv420p"), ("ffv1", "yuv422p", (160, 160), "yuv422p"),
+     ("ffv1", "yuv420p", (160, 159), "yuv444p"), ("ffv1", "yuv420p10le", (160, 160), "yuv420p")],
+)  # fmt: skip
+def test_any_pixel_format_and_odd_sizes_can_be_dubbed(
+    tmp_path: Path, person: Footage, codec: str, pixels: str, size: tuple[int, int], kept: str
+) -> None:
+    pictures = person[0][:, : size[1], : size[0]]
+    picture = lambda at: np.ascontiguousarray(pictures[round(at * 25)])  # noqa: E731
+    video = write_media(tmp_path / "in.mkv", [n / 25 for n in range(22)], picture, codec=codec, pix_fmt=pixels)
+    done = dub(video, wav(tmp_path / "speech.wav", person[1]), out="out.mkv")
+
+    made = frames("out.mkv")
+    assert done["frame_size"] == list(size) and made[0].format.name == kept and done["redrawn"] == 22
+    assert np.abs(made[5].to_ndarray(format="rgb24")[:40].astype(int) - pictures[5][:40]).mean() < 6
+    assert greenish(made[5]).sum() > 600
+
+
+def test_the_same_order_gives_the_same_bytes_and_still_works_as_well(tmp_path: Path, person: Footage) -> None:
+    video = filmed(tmp_path / "in.mp4", person, [n / 25 for n in range(25)])
+    speech = wav(tmp_path / "speech.wav", person[1])
+    dub(video, speech, model="still", out="one.mp4")
+    dub(video, speech, model="still", out="two.mp4")
+    assert Path("one.mp4").read_bytes() == Path("two.mp4").read_bytes()
+
+
+def lossy(folder: Path, person: Footage) -> dict[str, Path]:
+    """Files that cannot be used, and two that can."""
+    found = {name: folder / name for name in ("text.mp4", "void.mp4", "grey.mp4", "mute.mp4", "cut.mp4")}
+    found["text.mp4"].write_text("#EXTM3U\nother.mp4\n")
+    found["void.mp4"].write_bytes(b"")
+    write_media(found["grey.mp4"], [n / 25 for n in range(25)], lambda _: np.full((64, 96, 3), 90, np.uint8))
+    filmed(found["mute.mp4"], person, [n / 25 for n in range(25)])
+    data = found["mute.mp4"].read_bytes()
+    found["cut.mp4"].write_bytes(data[: len(data) // 2])
+    found["speech.wav"] = wav(folder / "speech.wav", person[1])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"video": "nothing.mp4"}, "no such file"),
+        ({"video": "text.mp4"}, "text.mp4: 18 bytes that are no media file"),
+        ({"video": "void.mp4"}, "void.mp4: the file is empty"),
+        ({"video": "cut.mp4"}, "index (moov atom)"),
+        ({"video": "speech.wav"}, "speech.wav"),
+        ({"video": "grey.mp4"}, "there is no face to redraw (no_face"),
+        ({"audio": "nothing.wav"}, "no such file"),
+        ({"audio": "mute.mp4"}, "mute.mp4 holds no sound"),
+        ({"audio": "text.mp4"}, "text.mp4 is no sound file"),
+        ({"out": "out.avi"}, ".mp4, .m4v, .mov, .mkv"),
+        ({"out": "s3://bucket/out.mp4"}, "is no local file"),
+        ({"out": "mute.mp4"}, "is the input --video"),
+        ({"out": "mute.mp4", "overwrite": ""}, "is the input --video"),
+        ({"out": "cut.mp4"}, "add --overwrite"),
+        ({"model": "stil"}, "Did you mean 'still'?"),
+        ({"model": "needy"}, "needs a checkpoint"),
+        ({"model": "needy", "checkpoint": "away.safetensors"}, "there is no such file"),
+        ({"model": "broken"}, "broken answered with uint8"),
+        ({"faces": "speaking"}, "Use --faces largest"),
+        ({"crf": "20", "lossless": ""}, "Give one of them"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_line_and_nothing_is_left(
+    tmp_path: Path, person: Footage, options: dict[str, str], says: str
+) -> None:
+    files = lossy(tmp_path, person)
+    before = {path.name: path.read_bytes() for path in files.values()}
+    given = {"video": "mute.mp4", "audio": "speech.wav", "model": "painter", "out": "out.mp4", **options}
+    words = [word for name, value in given.items() for word in (f"--{name}", value) if word]
+    result = g4g_model("dub", "--quiet", *words)
+
+    assert result.exit_code == 2 and says in result.output, result.output
+    assert len(result.output.strip().splitlines()) <= 2
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+def test_overwrite_replaces_a_file_and_a_failure_leaves_the_old_one(tmp_path: Path, person: Footage) -> None:
+    files = lossy(tmp_path, person)
+    Path("out.mp4").write_text("older")
+    words = ("--audio", "speech.wav", "--out", "out.mp4", "--overwrite", "--quiet")
+    assert g4g_model("dub", "--video", files["mute.mp4"], "--model", "broken", *words).exit_code == 2
+    assert Path("out.mp4").read_text() == "older"
+    done = g4g_model("dub", "--video", files["mute.mp4"], "--model", "painter", *words)
+    assert done.exit_code == 0 and len(frames("out.mp4")) == 25
+    assert "25 frames of 160x160" in done.output and "25 redrawn in 1 shots" in done.output
+
+
+RUN = r"""
+import re, sys
+from pathlib import Path
+from g4g_model.dub import Order, dub
+dub(Order(sys.argv[1], sys.argv[2], "still", Path(sys.argv[3]), overwrite=True), quiet=True)
+print(int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) // 1024)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_video(tmp_path: Path, person: Footage) -> None:
+    def peak(n_frames: int) -> int:
+        footage = looped(person, n_frames)
+        video = write_clip(tmp_path / f"{n_frames}.mp4", footage)
+        speech = wav(tmp_path / f"{n_frames}.wav", footage[1])
+        words = [sys.executable, "-c", RUN, str(video), str(speech), str(tmp_path / "out.mp4")]
+        return int(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+
+    if not Path("/proc/self/status").exists():
+        pytest.skip("the peak is read from /proc: getrusage would count what pytest held before the program began")
+    short, long = peak(500), peak(2500)
+    # 2000 more frames are 150 MB as RGB and 390 MB as crops; their landmarks, mouths and sound about 15 MB
+    assert long - short < 50, (short, long)
