@@ -53,6 +53,7 @@ def train(model: str, out: str, **options: Any) -> None:
       g4g-model train --model sync-a --shards shards --out runs/sync-a --resume
     """
     from g4g_core import registry
+    from g4g_core.config import update_project_file
     from g4g_core.training import train as run
 
     kind = registry.load(registry.TRAINABLES, model)
@@ -63,6 +64,9 @@ def train(model: str, out: str, **options: Any) -> None:
         return
     last = run(trainable, settings, out, resume=options["resume"], quiet=options["quiet"])
     files = kind.export(trainable, Path(out))
+    if model in registry.names(registry.MODELS):
+        # what can be trained and can generate is found by g4g-eval run and dub without being named again
+        update_project_file(".", "checkpoints", {model: str(Path(out).resolve())})
     if options["as_json"]:
         print_json({**last, "files": [str(path) for path in files]})
         return

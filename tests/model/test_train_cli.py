@@ -148,3 +148,31 @@ def test_the_pairwise_loss_never_takes_a_neighbour_or_the_sound_itself_as_wrong(
     for seed in range(20):
         torch.manual_seed(seed)
         assert float(pairwise_loss(similar, near)) < 1e-4
+
+
+def test_a_model_that_can_generate_is_noted_for_the_other_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What trains and generates is found by g4g-eval run and dub; an expert, which draws nothing, is not noted."""
+    import yaml
+
+    from g4g_core import registry, training
+
+    class Kind:
+        Config, presets, settings = training.Settings, {}, {}  # type: ignore[var-annotated]
+
+        def open(self, config: object, data: object, **_: object) -> None:
+            """Nothing is trained here."""
+
+        def export(self, trainable: object, folder: Path) -> list[Path]:
+            return []
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(registry, "load", lambda group, name: Kind())
+    monkeypatch.setattr(training, "train", lambda *_, **__: {})
+    for name in ("g4g", "sync-a"):
+        result = CliRunner().invoke(main, ["train", "--model", name, "--shards", "x", "--out", f"runs/{name}"])
+        assert result.exit_code == 0, result.output
+
+    noted = yaml.safe_load((tmp_path / "g4g.yaml").read_text())["checkpoints"]
+    assert noted == {"g4g": str(tmp_path / "runs" / "g4g")}
