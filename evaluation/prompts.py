@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Iterator
 
 import numpy as np
 
 from evaluation.shots import Shot, ShotReader
 from g4g_core.protocols import ERASED, FPS, ClipPrompt
-from g4g_core.references import allowed_references, choose_references, gap_of
+from g4g_core.references import Stretch, allowed_references, choose_references, seed_of, stretches
 from prep.records import SAMPLES_PER_FRAME
 
 PROMPT_VERSION = 1
@@ -34,43 +33,17 @@ class Speech:
     pcm: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True)
-class Stretch:
-    """A part of a shot that is one prompt: frames [start, stop), of which [scored, scored_stop) count."""
-
-    segment: int
-    start: int
-    stop: int
-    scored: int
-    scored_stop: int
-
-
-def stretches(shot: Shot) -> list[Stretch]:
-    """The prompts of a shot: its segments, or the two halves of its only one.
-
-    Around the middle of a one-segment shot lies the gap that keeps each half from its references. Its frames are drawn
-    all the same, so that sound and picture stay whole for the sync metrics, but no frame of it is compared.
-    """
-    bounds = shot.bounds
-    if len(bounds) > 1:
-        return [Stretch(i, start, start + n, start, start + n) for i, (start, n) in enumerate(bounds)]
-    (_, count), gap = bounds[0], gap_of(bounds[0][1])
-    middle = count // 2
-    before, after = middle - (gap + 1) // 2, middle + gap // 2
-    return [Stretch(0, 0, middle, 0, before), Stretch(0, middle, count, after, count)]
-
-
 def scored_frames(shot: Shot, n_frames: int) -> np.ndarray:
     """bool [n_frames]: the frames on which pictures are compared."""
     scored = np.zeros(shot.n_frames, bool)
-    for part in stretches(shot):
+    for part in stretches(shot.bounds):
         scored[part.scored : part.scored_stop] = True
     return scored[:n_frames]
 
 
 def has_references(shot: Shot) -> bool:
     """Whether every prompt of the shot has frames to refer to."""
-    return all(len(_allowed(shot, part)) for part in stretches(shot))
+    return all(len(_allowed(shot, part)) for part in stretches(shot.bounds))
 
 
 def _allowed(shot: Shot, part: Stretch) -> np.ndarray:
@@ -89,7 +62,7 @@ def prompts(reader: ShotReader, speech: Speech, seed: int) -> Iterator[ClipPromp
     """
     shot, n_frames = reader.shot, len(speech.pcm) // SAMPLES_PER_FRAME
     landmarks = reader.landmarks
-    for part in stretches(shot):
+    for part in stretches(shot.bounds):
         stop = min(part.stop, n_frames)
         if stop <= part.start:
             return
@@ -111,9 +84,3 @@ def prompts(reader: ShotReader, speech: Speech, seed: int) -> Iterator[ClipPromp
             fps=FPS,
             seed=own,
         )
-
-
-def seed_of(seed: int, *parts: object) -> int:
-    """A seed of 0 ... 2**63 - 1 for one place, from the protocol's."""
-    text = " ".join(map(str, (seed, *parts)))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

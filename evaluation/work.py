@@ -100,20 +100,18 @@ def score(request: Mapping[str, Any]) -> dict[str, Any]:
             functools.partial(_truth_features, request), _whole_frames(request, model, reader, n_frames),
         )  # fmt: skip
         errors: dict[str, str] = {}
-        sessions: dict[str, Any] = {}
-        for name in keys:
-            sessions[name] = None
-            sessions[name] = _guarded(errors, sessions, name, functools.partial(MEASURES[name].start, context))
-        sessions = {name: session for name, session in sessions.items() if name not in errors}
+        started = {name: _guarded(errors, name, functools.partial(MEASURES[name].start, context)) for name in keys}
+        sessions = {name: session for name, session in started.items() if name not in errors}
         try:
             for block in _blocks(cell, reader, n_frames, is_truth):
-                for name in list(sessions):
-                    _guarded(errors, sessions, name, functools.partial(sessions[name].add, block))
+                for name, session in sessions.items():
+                    if name not in errors:
+                        _guarded(errors, name, functools.partial(session.add, block))
         except (UnreadableOutput, EOFError) as error:
             cell.forget()
             return {"damaged": str(error)}
-        for name, session in list(sessions.items()):
-            found = _guarded(errors, sessions, name, session.result)
+        for name, session in sessions.items():
+            found = _guarded(errors, name, session.result) if name not in errors else None
             if found is not None:
                 for feature, values in found.features.items():
                     cell.write_features(feature, values)
@@ -160,7 +158,7 @@ def nothing_measured(key: str, missing: Mapping[str, Sequence[str]]) -> dict[str
     return {"key": key, "values": {}, "missing": dict(missing), "curves": {}, "features": [], "flags": []}
 
 
-def _guarded(errors: dict[str, str], sessions: dict[str, Any], name: str, call: Callable[[], Any]) -> Any:
+def _guarded(errors: dict[str, str], name: str, call: Callable[[], Any]) -> Any:
     """One measure that fails on a shot must not take the others with it: it becomes rows with the reason."""
     try:
         return call()
@@ -168,7 +166,6 @@ def _guarded(errors: dict[str, str], sessions: dict[str, Any], name: str, call: 
         errors[name] = _line(error.what)
     except Exception as error:
         errors[name] = _line(f"{type(error).__name__}: {error}")
-    sessions.pop(name)
     return None
 
 

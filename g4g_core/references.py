@@ -1,7 +1,9 @@
-"""Which frames of a shot may serve as references: one rule for training and for every prompt of the harness."""
+"""How a shot becomes prompts, and which frames may serve as references: one rule for training, harness and dubbing."""
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -57,3 +59,39 @@ def choose_references(allowed: np.ndarray, generator: np.random.Generator, count
     if not len(allowed):
         raise ValueError("there is no frame to refer to")
     return np.asarray(generator.choice(allowed, count, replace=len(allowed) < count), np.int64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stretch:
+    """A part of a shot that is one prompt: frames [start, stop), of which [scored, scored_stop) count."""
+
+    segment: int
+    start: int
+    stop: int
+    scored: int
+    scored_stop: int
+
+
+def stretches(segments: Sequence[tuple[int, int]]) -> list[Stretch]:
+    """The prompts of a shot: its segments, or the two halves of its only one.
+
+    Around the middle of a one-segment shot lies the gap that keeps each half from its references. Its frames are drawn
+    all the same, so that sound and picture stay whole for the sync metrics, but no frame of it is compared.
+
+    Args:
+        segments: as :func:`allowed_references`.
+    """
+    if len(segments) > 1:
+        return [Stretch(i, start, start + n, start, start + n) for i, (start, n) in enumerate(segments)]
+    ((first, count),) = segments
+    gap, middle, stop = gap_of(count), first + count // 2, first + count
+    return [
+        Stretch(0, first, middle, first, middle - (gap + 1) // 2),
+        Stretch(0, middle, stop, middle + gap // 2, stop),
+    ]
+
+
+def seed_of(seed: int, *parts: object) -> int:
+    """A seed of 0 ... 2**63 - 1 for one place, from the protocol's."""
+    text = " ".join(map(str, (seed, *parts)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from g4g_core.config import load_config
 from g4g_core.errors import G4GError, SourceError
 from g4g_core.progress import progress
 from g4g_core.protocols import ERASED, FPS, POSE_POINTS, ClipPrompt
-from g4g_core.references import allowed_references, choose_references, gap_of
+from g4g_core.references import allowed_references, choose_references, seed_of, stretches
 from g4g_model.speech import Speech
 from prep.config import BuildConfig
 from prep.media import describe, explain_failure, open_media
@@ -185,14 +184,9 @@ def stretches_of(shot: Shot) -> list[tuple[int, int, np.ndarray]]:
     The prompts are its segments, or the two halves of its only one, each of which refers to the other.
     """
     bounds = segments_of(shot)
-    if len(bounds) > 1:
-        return [(a, a + n, allowed_references(bounds, i, a, a + n)) for i, (a, n) in enumerate(bounds)]
-    ((first, count),) = bounds
-    gap, middle, stop = gap_of(count), first + count // 2, first + count
-    before, after = middle - (gap + 1) // 2, middle + gap // 2
     return [
-        (first, middle, allowed_references(bounds, 0, first, before)),
-        (middle, stop, allowed_references(bounds, 0, after, stop)),
+        (part.start, part.stop, allowed_references(bounds, part.segment, part.scored, part.scored_stop))
+        for part in stretches(bounds)
     ]
 
 
@@ -295,9 +289,3 @@ class ShotCrops:
         x, y, side = (float(np.interp(time, self._times, values[self._rows])) for values in (crop.x, crop.y, crop.side))
         scale = self.size / side
         return np.array([[scale, 0, (0.5 - x) * scale - 0.5], [0, scale, (0.5 - y) * scale - 0.5]])
-
-
-def seed_of(seed: int, *parts: object) -> int:
-    """A seed of 0 ... 2**63 - 1 for one place, as ``g4g-eval`` draws it."""
-    text = " ".join(map(str, (seed, *parts)))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

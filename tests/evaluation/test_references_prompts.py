@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from evaluation_data import fake_shot
 
-from evaluation.prompts import has_references, prompts, scored_frames, stretches
+from evaluation.prompts import has_references, prompts, scored_frames
 from evaluation.shots import ShotReader, shots_of
 from evaluation.work import _own_speech
 from g4g_core.protocols import ERASED
-from g4g_core.references import allowed_references, choose_references, gap_of
+from g4g_core.references import allowed_references, choose_references, gap_of, stretches
 from prep.shards.index import Dataset
 
 
@@ -31,7 +31,7 @@ def test_references_of_a_window_lie_outside_its_segment_or_a_second_away(window:
 @pytest.mark.parametrize("n", [20, 21, 47, 75, 100, 129])
 def test_halves_of_a_one_segment_shot_refer_to_each_other_across_the_gap(n: int) -> None:
     shot = fake_shot(n)
-    parts = stretches(shot)
+    parts = stretches(shot.bounds)
 
     assert [part.start for part in parts] == [0, parts[0].stop] and parts[1].stop == n
     for part in parts:
