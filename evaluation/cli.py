@@ -79,7 +79,7 @@ def _running_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @main.command()
-@click.option("--models", metavar="A,B", help="Registered names, NAME=external:YAML, NAME=precomputed:DIR.")
+@click.option("--models", metavar="A,B", help="Registered names, NAME=external:YAML|ADAPTER, NAME=precomputed:DIR.")
 @click.option("--data", metavar="PATH|URL", help="A data set of g4g-prep.  [default: data.root of g4g.yaml]")
 @click.option("--split", help="[default: test]")
 @click.option("--selection", metavar="FILE", help="Only shots named there; made by g4g-prep select.")
@@ -296,11 +296,14 @@ def list_metrics(as_json: bool) -> None:
 @main.command("models")
 @json_option
 def list_models(as_json: bool) -> None:
-    """List all registered models."""
+    """List all registered models, and the adapters for programs of others."""
+    from baselines.external import adapters
+
     names = registry.names(registry.MODELS)
     found = {name: registry.load(registry.MODELS, name).summary for name in names}
     found |= {"shuffled": "control: the clip's own mouth at the wrong time, warped to every pose"}
     found |= {"ground-truth": "the clip itself; always there"}
+    found |= {f"{name}=external:{name}": text for name, text in adapters().items()}
     if as_json:
         print_json(found)
     else:
@@ -319,7 +322,7 @@ def _finish(report: Any, options: dict[str, Any]) -> None:
     if not options["no_report"] and "report" in registry.names(registry.EVAL_COMMANDS):
         page = os.path.join(report.out, "report.html")
         command = registry.load(registry.EVAL_COMMANDS, "report")
-        click.get_current_context().invoke(command, run=report.out, quiet=True)
+        click.get_current_context().invoke(command, runs=(report.out,), quiet=True)
     if options["as_json"]:
         print_json(dict(report.summary))
     else:

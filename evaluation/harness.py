@@ -8,7 +8,8 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from baselines.external import read_external, user_environment
+from baselines.external import read_external
+from baselines.program import user_environment
 from evaluation.cells import WORK, Cell
 from evaluation.metrics import MEASURES, METRICS
 from evaluation.metrics.base import Measure, Metric
@@ -307,7 +308,7 @@ class _Work:
             "videos": plan.videos,
             "speaker": None if speaker is shot else speaker.to_json(),
             "dub": dataclasses.asdict(plan.dubbing[shot.key]) if shot.key in plan.dubbing else None,
-            "user_environment": user_environment(os.environ) if model.kind == "external" else {},
+            "user_environment": self._user_environment(model),
             **more,
         }
 
@@ -320,6 +321,12 @@ class _Work:
             return {}  # cut to somebody's shorter speech: the clip's features are of more frames than this output has
         key = self._output_key(truth, shot)
         return {name: self._measure_key(name, key) for name in self._plan.measures}
+
+    def _user_environment(self, model: Model) -> dict[str, str | None]:
+        """Of a program: what its worker, on whatever machine, must take from where the user typed the command."""
+        if model.kind != "external":
+            return {}
+        return user_environment(os.environ, read_external(model.target).variables)
 
     def _generate_seconds(self, model: Model, shot: Shot) -> float:
         """A program has its own limit, and the guard must outlast it: else nobody would end the program."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -34,10 +33,11 @@ class Model:
     Attributes:
         name: as tables show it; unique in a run.
         kind: where its pictures come from; ``recut``: finished videos of whole frames, cut like the clip itself.
-        target: of a generator its registered name, else the path of the YAML file or of the folder.
+        target: of a generator its registered name, of a packaged adapter its name, else the path of the YAML file or of
+            the folder.
         checkpoint: of a generator, or ``None``.
         fingerprint: what its outputs depend on, besides the prompts; of finished videos "", they are hashed one by one.
-        marks: shown beside its name: ``unguarded``, ``perception: off`` ...
+        marks: shown beside its name: ``tiny``, ``unguarded``, ``perception: off`` ...
         judged_by_its_teacher: the embedded judge drove its training, so the judge's metrics rank it nowhere.
         footage: roots of the original videos by source ("" for all others), for a program that wants whole frames.
     """
@@ -77,8 +77,9 @@ def models_of(
     """The models that the user named, the ground truth first.
 
     Args:
-        names: registered names, ``shuffled``, ``ground-truth``, ``NAME=external:YAML``, ``NAME=precomputed:DIR``, or
-            ``NAME=REGISTERED`` to show a registered model under a name of its own (two checkpoints of one model).
+        names: registered names, ``shuffled``, ``ground-truth``, ``NAME=external:YAML``, ``NAME=external:ADAPTER``,
+            ``NAME=precomputed:DIR``, or ``NAME=REGISTERED`` to show a registered model under a name of its own (two
+            checkpoints of one model).
         checkpoints: path of a checkpoint by name.
         footage: see :attr:`Model.footage`.
         controls: add ``still`` and ``shuffled`` where they are not named.
@@ -118,18 +119,18 @@ def _model(name: str, target: str, checkpoint: str | None, footage: Mapping[str,
 
 def _unguarded(name: str, kind: str, path: str, footage: Mapping[str, str] | None) -> Model:
     if kind == "external":
-        from baselines.external import read_external
+        from baselines import external
 
-        program = read_external(path)
-        digest = hashlib.sha256(program.model_dump_json().encode()).hexdigest()
+        program = external.read_external(path)
+        digest = external.fingerprint(program, external.values_of(program, os.environ))
         if program.input == "footage" and not footage:
             raise UsageError(f"{name} wants footage: say where it lies", "Add --footage ROOT, or SOURCE=ROOT.")
         wanted = {source: os.path.abspath(root) for source, root in (footage or {}).items()}
         wanted = wanted if program.input == "footage" else {}
+        # a packaged one is found by its name wherever a worker has this package
+        target = path if external.is_adapter(path) else os.path.abspath(path)
         fingerprint = f"external/1 {digest}"
-        return Model(
-            name, "external", os.path.abspath(path), fingerprint=fingerprint, marks=("unguarded",), footage=wanted
-        )
+        return Model(name, "external", target, fingerprint=fingerprint, marks=("unguarded",), footage=wanted)
     if not os.path.isdir(path):
         raise UsageError(f"{path!r} is no folder of videos", f"Write {name}=precomputed:DIR.")
     return Model(name, "precomputed", os.path.abspath(path), None, "", ("unguarded",))
@@ -138,7 +139,11 @@ def _unguarded(name: str, kind: str, path: str, footage: Mapping[str, str] | Non
 def _generator(name: str, target: str, checkpoint: str | None) -> Model:
     offered = registry.names(registry.MODELS)
     if target not in offered:
-        raise unknown("model", target, [*offered, SHUFFLED, TRUTH, "NAME=external:YAML", "NAME=precomputed:DIR"])
+        from baselines.external import adapters
+
+        packaged = [f"{adapter}=external:{adapter}" for adapter in adapters()]
+        others = [SHUFFLED, TRUTH, *packaged, "NAME=external:YAML", "NAME=precomputed:DIR"]
+        raise unknown("model", target, [*offered, *others])
     kind = registry.load(registry.MODELS, target)
     if kind.needs_checkpoint and checkpoint is None:
         raise UsageError(
@@ -148,7 +153,8 @@ def _generator(name: str, target: str, checkpoint: str | None) -> Model:
         weights.path(needed)
     fingerprint = kind.fingerprint(checkpoint)
     generator = kind.open(checkpoint)
-    marks = tuple(f"{term}: off" for term in generator.losses_off)
+    marks = () if generator.preset is None else (generator.preset,)
+    marks += tuple(f"{term}: off" for term in generator.losses_off)
     same = judge_fingerprint() in generator.trained_against
     if same:
         marks += ("trained against the judge",)

@@ -137,6 +137,31 @@ def square_pictures(path: Path, size: int) -> Iterator[np.ndarray]:
         yield resize(picture[None, :side, :side], size)[0]
 
 
+def cut_out(path: Path, to: Path, part: tuple[float, float, float, float]) -> Path:
+    """Write a part of every frame of a video, on the 25 fps clock and without loss.
+
+    Args:
+        part: left, top, right, bottom as shares of the frame, rounded to whole pixels.
+
+    Returns:
+        ``to``.
+
+    Raises:
+        SourceError: as :func:`frames_of`.
+    """
+
+    def parts() -> Iterator[np.ndarray]:
+        for frame in frames_of(path):
+            picture = frame.rgb()
+            height, width = picture.shape[:2]
+            left, right = (round(part[side] * width) for side in (0, 2))
+            top, bottom = (round(part[side] * height) for side in (1, 3))
+            yield picture[None, top:bottom, left:right]
+
+    write_lossless(to, parts())
+    return to
+
+
 def fitted(frames: Iterator[Picture], count: int, tolerance: int) -> Iterator[Picture]:
     """Exactly ``count`` frames: up to ``tolerance`` missing ones repeat the last, as many too many are left out.
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from baselines.external import ProgramFailed, read_external, run_program
+from baselines.external import read_external
 from baselines.precomputed import find_video
+from baselines.program import ProgramFailed, run_program
 from evaluation.cells import WORK, Cell
 from evaluation.controls import ground_truth, shuffled
 from evaluation.footage import frames_of_video, recropped, recut, sound_of_video, through_frames, whole_frames
@@ -26,6 +27,7 @@ from evaluation.shots import Shot, ShotReader
 from evaluation.videos import (
     UnreadableOutput,
     blocks,
+    cut_out,
     fitted,
     frames_of,
     read_lossless,
@@ -297,6 +299,8 @@ def _external(model: Model, reader: ShotReader, speech: Speech, request: Mapping
             write_lossless(video, ground_truth(reader, n_frames))
         audio.write_bytes(wav_bytes(speech.pcm))
         output = run_program(program, video, audio, work, request["user_environment"])
+        if program.keep is not None:
+            output = cut_out(output, folder / "kept.mkv", program.keep)
         if footage is not None:
             yield from recropped(fitted(frames_of(output), n_frames, program.tolerance), reader, output)
         else:

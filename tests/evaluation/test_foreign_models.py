@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
@@ -15,8 +16,9 @@ import pytest
 import yaml
 from evaluating import InProcess, evaluated
 
-from baselines.external import External, ProgramFailed, read_external, run_program, user_environment
+from baselines.external import External, read_external
 from baselines.precomputed import find_video
+from baselines.program import ProgramFailed, run_program, user_environment
 from evaluation.cells import Cell
 from evaluation.shots import shots_of
 from evaluation.videos import fitted, read_lossless, write_lossless
@@ -127,8 +129,6 @@ def test_a_program_gets_the_environment_of_its_user_and_not_that_of_our_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A program of another Python would load our libraries, or none, by the paths that our children are given."""
-    import json
-
     original = user_environment({"PYTHONPATH": "/theirs"})
     for name in ("PYTHONPATH", "OMP_NUM_THREADS", "GLIBC_TUNABLES"):
         monkeypatch.setenv(name, "ours")
@@ -151,7 +151,8 @@ def test_a_program_ends_with_the_process_that_runs_it(tmp_path: Path) -> None:
         f"pathlib.Path({str(mark)!r}).touch()"
     )
     code = (
-        "import sys; from pathlib import Path; from baselines.external import External, run_program; "
+        "import sys; from pathlib import Path; from baselines.external import External; "
+        "from baselines.program import run_program; "
         f"run_program(External(command=[sys.executable, '-c', {late!r}]), Path('v'), Path('a'), "
         f"Path({str(tmp_path)!r}))"
     )
@@ -180,6 +181,68 @@ def test_footage_is_given_by_source(shards: str, videos: Path, tmp_path: Path, p
     assert "128x128 where 160x160 was due" in right.failed[0][3]
 
 
+def test_a_program_that_shows_its_input_beside_its_result_is_scored_by_the_part_that_counts(
+    shards: str, tmp_path: Path, program: Path
+) -> None:
+    both = PROGRAM.replace("= 128, 128,", "= 256, 128,").replace(
+        "        picture[picture.shape[0] // 2:] //= 2\n",
+        "        import numpy as np\n        picture = np.concatenate([0 * picture, picture], axis=1)\n",
+    )
+    (program.parent / "dub it.py").write_text(both.replace("reformat(128, 128)", "reformat(256, 128)"))
+    settings = {"models": [f"theirs=external:{program}"], "metrics": FAST, "limit": 1}
+
+    whole = evaluated(shards, tmp_path / "run", InProcess(), **settings)
+    config = yaml.safe_load(program.read_text())
+    program.write_text(yaml.safe_dump({**config, "keep": [0.5, 0, 1, 1]}))
+    cut = evaluated(shards, tmp_path / "run", InProcess(), **settings)
+
+    assert "256x128 is no whole crop" in whole.failed[0][3]
+    (table,) = cut.summary["tables"].values()
+    assert table["rows"]["theirs"]["cells"]["psnr@face"]["mean"] > 28
+
+
+def test_an_adapter_of_the_package_runs_by_its_name_with_the_user_s_checkout(
+    shards: str, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole frames go in and come back; moving the checkout runs it again."""
+    script = """
+import os, sys, yaml
+flags = ("inference_config", "result_dir", "version")
+config, folder, version = (sys.argv[sys.argv.index("--" + flag) + 1] for flag in flags)
+(task,) = yaml.safe_load(open(config)).values()
+os.makedirs(f"{folder}/{version}", exist_ok=True)
+os.system(f"cp {task['video_path']} {folder}/{version}/video_audio.mp4")
+"""
+    for name in ("first home", "second home"):
+        (tmp_path / name / "scripts").mkdir(parents=True)
+        (tmp_path / name / "scripts" / "inference.py").write_text(script)
+    monkeypatch.setenv("MUSETALK_PYTHON", sys.executable)
+    settings = {"models": ["MuseTalk=external:musetalk"], "metrics": FAST, "limit": 1, "footage": {"": str(videos)}}
+    operations = []
+
+    for home in ("first home", "first home", "second home"):
+        monkeypatch.setenv("MUSETALK_HOME", str(tmp_path / home))
+        runner = InProcess()
+        report = evaluated(shards, tmp_path / "run", runner, **settings)
+        operations.append({op for op, model, _ in runner.operations if model == "MuseTalk"})
+
+    assert not report.failed
+    (table,) = report.summary["tables"].values()
+    assert table["rows"]["MuseTalk"]["cells"]["psnr@face"]["mean"] > 28
+    assert [("generate" in operation) for operation in operations] == [True, False, True]
+    assert sorted(path.name for path in (tmp_path / "first home" / "scripts").glob("*.py")) == ["inference.py"]
+
+
+def test_the_list_of_models_names_the_adapters_as_they_are_typed() -> None:
+    from click.testing import CliRunner
+
+    from evaluation.cli import main
+
+    listed = json.loads(CliRunner().invoke(main, ["models", "--json"]).output)
+
+    assert "untested here" in listed["musetalk=external:musetalk"]
+
+
 def test_nothing_of_a_command_passes_through_a_shell(tmp_path: Path) -> None:
     words = ["$(touch pwned)", "; touch pwned", "`touch pwned`", "a b", "'"]
     code = "import sys, json; json.dump(sys.argv[2:], open(sys.argv[1], 'w'))"
@@ -189,8 +252,6 @@ def test_nothing_of_a_command_passes_through_a_shell(tmp_path: Path) -> None:
     out = run_program(
         External(command=[sys.executable, "-c", code, "{output}", *words]), tmp_path / "v", tmp_path / "a", work
     )
-
-    import json
 
     assert json.loads(out.read_text()) == words
     assert not any(path.name == "pwned" for path in tmp_path.rglob("*"))
