@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -24,7 +24,7 @@ class TrainingData:
         shards: a data set made by ``g4g-prep build-shards``, folder or URL.
         splits: of it; samples of others are never trained on.
         selection: file of keys made by ``g4g-prep select``, or ``None`` for all of these splits.
-        validation: file of keys that figures are taken on, or ``None`` for none.
+        validation: a split, or a file of keys, that figures are taken on; ``None`` for none.
     """
 
     shards: str
@@ -38,7 +38,8 @@ class TrainableKind(Protocol):
 
     Attributes:
         Config: fields of the network and its loss.
-        presets: named values for some of these fields.
+        presets: named values for some of these fields; where there are any, ``Config`` is a
+            :class:`g4g_core.config.NetworkConfig`.
         settings: this kind's defaults of :class:`g4g_core.training.Settings`.
     """
 
@@ -52,6 +53,76 @@ class TrainableKind(Protocol):
 
     def export(self, trainable: Any, folder: Path) -> list[Path]:
         """Write what a trained network is used by; returns the files."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Speech:
+    """The sound of a sample.
+
+    Attributes:
+        pcm: int16 [640 T], 16 kHz mono, of its T frames.
+        mel: float32 [n, 80], columns of the clip from ``mel_start`` on, 80 a second.
+        mel_start: the column of the clip that ``mel[0]`` is.
+        frame_start: the clip's frame that the sample begins with.
+    """
+
+    pcm: np.ndarray
+    mel: np.ndarray
+    mel_start: int
+    frame_start: int
+
+
+class SyncExpert(Protocol):
+    """A frozen judge of lip sync that a generator can be trained against.
+
+    Entry points of ``g4g.sync_experts`` name objects whose ``open()`` gives one.
+
+    Attributes:
+        sha256: of its weights; noted in every checkpoint that it had a part in.
+        frames: length of the windows it sees, an odd number of 5 or more.
+    """
+
+    sha256: str
+    frames: int
+
+    def prepare(self, pose: np.ndarray, size: int, speech: Speech, start: int) -> tuple[np.ndarray, np.ndarray]:
+        """What it needs to know of a window besides the pictures.
+
+        Args:
+            pose: float [frames, 31, 2], points 17-47, pixels of pictures of ``size`` px.
+            size: side of the pictures.
+            speech: of the sample.
+            start: the frame of the sample that the window begins with.
+
+        Returns:
+            float32 arrays: where to look, what is heard.
+        """
+        ...
+
+    def loss(self, pictures: Any, places: Any, heard: Any) -> Any:
+        """A scalar tensor, mean over n, small where lips fit.
+
+        Args:
+            pictures: float tensor [n, frames, 3, S, S] RGB in [-1, 1].
+            places, heard: stacks of what :meth:`prepare` gave.
+        """
+        ...
+
+
+class IdentityNetwork(Protocol):
+    """A frozen, differentiable network that tells people apart.
+
+    Entry points of ``g4g.identity_networks`` name objects whose ``open()`` gives one.
+
+    Attributes:
+        sha256: of its weights.
+    """
+
+    sha256: str
+
+    def embed(self, pictures: Any) -> Any:
+        """float tensor [n, d] of norm 1 of face pictures [n, 3, S, S] RGB in [-1, 1]."""
         ...
 
 
@@ -120,12 +191,14 @@ class Generator(Protocol):
         mel_offset: frames by which its mel windows are moved (``prep.stages.mel.mel_window``).
         trained_against: SHA-256 of the sync experts that its training was driven by.
         losses_off: terms of its loss that were off in training, e.g. ``perception``; tables show them.
+        preset: named settings that it was trained from, e.g. ``tiny``; tables show them. ``None``: there are none.
     """
 
     native_size: int | None
     mel_offset: int
     trained_against: tuple[str, ...]
     losses_off: tuple[str, ...]
+    preset: str | None
 
     def generate(self, prompt: ClipPrompt) -> np.ndarray:
         """uint8 [T, S, S, 3] RGB with all of ``erase`` redrawn; a pure function of the prompt."""
@@ -151,4 +224,37 @@ class GeneratorKind(Protocol):
 
     def open(self, checkpoint: str | None) -> Generator:
         """The generator, ready. Raises G4GError where weights or checkpoint are missing or foreign."""
+        ...
+
+
+@runtime_checkable
+class Movable(Protocol):
+    """A generator whose network can work on another device; it is opened on the CPU, and the evaluation leaves it so.
+
+    What it draws on another device may differ in the last digits.
+    """
+
+    def to(self, device: str) -> None:
+        """Move the network, e.g. to ``cuda``."""
+        ...
+
+
+@runtime_checkable
+class SelfDescribing(Protocol):
+    """A kind of ``g4g.models`` that ``g4g-model info`` can tell of."""
+
+    def info(self, checkpoint: str | None, preset: str | None) -> dict[str, Any]:
+        """What its network is made of, sees and gives, and what is known of a checkpoint, as JSON.
+
+        Args:
+            checkpoint: as for :meth:`GeneratorKind.open`; ``None``: of the network alone.
+            preset: of the trainable of the same name; not with a checkpoint, which knows its own.
+
+        Returns:
+            Sections by name; each a mapping of names to texts, numbers, lists or mappings.
+
+        Raises:
+            UsageError: an unknown preset.
+            WeightsError: a missing or foreign checkpoint.
+        """
         ...

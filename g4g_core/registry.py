@@ -12,6 +12,8 @@ from g4g_core.errors import MissingDependency, UsageError
 MODELS = "g4g.models"
 TRAINABLES = "g4g.trainables"
 EVAL_COMMANDS = "g4g.eval_commands"
+SYNC_EXPERTS = "g4g.sync_experts"
+IDENTITY_NETWORKS = "g4g.identity_networks"
 
 
 def names(group: str) -> list[str]:

@@ -1,40 +1,44 @@
 """The one training loop: every network of this project is trained by it.
 
 What is trained is a :class:`Trainable`: a network, batches that are a pure function of (seed, step), and a loss. The
-loop knows optimiser, schedule, checkpoints and logs. Nothing random outlives a step, so a run that was killed and
-resumed takes the same steps, bit for bit on a CPU, as one that was not.
+loop knows devices, processes, optimiser and schedule; :mod:`g4g_core.runs` knows the run's folder. Nothing random
+outlives a step, so a run that was killed and resumed takes the same steps, bit for bit on a CPU, as one that was not.
 
-A run's folder:
-
-    run.json                     settings, the trainable's description, versions
-    log.jsonl                    a line per logged step: terms of the loss, learning rate, validation
-    step-000500/                 a checkpoint: model.safetensors, optimizer.safetensors, and last state.json
-    best.json                    which step was best in validation
+One process, or several that share every batch (``torchrun --nproc-per-node 2 -m g4g_model train ...``, or
+``accelerate launch``): the gradient is that of the whole batch either way.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import dataclasses
 import math
 import os
-import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import pydantic
 import torch
 
-from g4g_core import provenance, storage
 from g4g_core.config import Config
 from g4g_core.errors import G4GError, UsageError
 from g4g_core.progress import progress
+from g4g_core.runs import (
+    Journal,
+    enter,
+    load_checkpoint,
+    log_lines,
+    prune,
+    remember_best,
+    save_checkpoint,
+    step_name,
+)
 
-RUN_FILE, LOG_FILE, BEST_FILE, STATE_FILE = "run.json", "log.jsonl", "best.json", "state.json"
-MODEL_FILE, OPTIMIZER_FILE = "model.safetensors", "optimizer.safetensors"
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 class Settings(Config):
@@ -46,7 +50,10 @@ class Settings(Config):
     warmup: int = pydantic.Field(50, ge=0, description="steps of linear warm-up")
     weight_decay: float = pydantic.Field(0.05, ge=0, description="of AdamW")
     clip_norm: float = pydantic.Field(5.0, gt=0, description="largest norm of the gradient")
+    device: Literal["auto", "cpu"] = pydantic.Field("auto", description="auto: a GPU where there is one")
+    precision: Literal["fp32", "bf16"] = pydantic.Field("fp32", description="bf16: mixed; losses stay in 32 bits")
     threads: int = pydantic.Field(1, ge=1, description="CPU threads; the result depends on it in the last digits")
+    workers: int = pydantic.Field(0, ge=0, description="processes that draw batches ahead; 0: the one that trains")
     log_every: int = pydantic.Field(50, ge=1, description="steps between two lines of the log")
     validate_every: int = pydantic.Field(500, ge=1, description="steps between two validations; several of log_every")
     checkpoint_every: int = pydantic.Field(500, ge=1, description="steps between two checkpoints; several of log_every")
@@ -60,8 +67,22 @@ class Settings(Config):
         return self
 
 
+@dataclasses.dataclass(frozen=True)
+class Turn:
+    """Which batch is wanted.
+
+    Attributes:
+        step: counted from 0.
+        rank: the process that asks, of ``ranks``: it draws its share of the batch.
+    """
+
+    step: int = 0
+    rank: int = 0
+    ranks: int = 1
+
+
 class Batch(Protocol):
-    """What one step learns from."""
+    """What one step learns from: a dataclass of tensors, and of lists, mappings and dataclasses of tensors."""
 
     @property
     def keys(self) -> Sequence[str]:
@@ -75,21 +96,26 @@ class Trainable(Protocol):
     Attributes:
         name: under which it is registered.
         module: all that is learned.
+        shared: whether several processes can share its batches.
     """
 
     name: str
     module: torch.nn.Module
+    shared: bool
 
     def describe(self) -> dict[str, Any]:
         """What it is made of and learns from, as JSON: configuration, data, hashes. Part of every checkpoint."""
         ...
 
-    def batch(self, rng: np.random.Generator) -> Batch:
-        """The batch of one step, a function of ``rng`` alone."""
+    def batch(self, rng: np.random.Generator, turn: Turn) -> Batch:
+        """The batch of one step, or a rank's share of it: a function of ``rng`` and ``turn`` alone.
+
+        Called in processes of their own where the settings have ``workers``.
+        """
         ...
 
     def losses(self, batch: Any) -> dict[str, torch.Tensor]:
-        """Terms of the loss as scalars; ``total`` is what is minimised."""
+        """Terms of the loss as scalars; ``total`` is what is minimised. Means over ranks are those of the whole."""
         ...
 
     def validate(self) -> dict[str, float]:
@@ -109,14 +135,28 @@ class AfterStep(Protocol):
         ...
 
 
+@runtime_checkable
+class Illustrated(Protocol):
+    """A trainable that can show what it has learned."""
+
+    def pictures(self) -> dict[str, np.ndarray]:
+        """uint8 [H, W, 3] RGB by name; called with every validation, the module in evaluation mode."""
+        ...
+
+
 class NonFiniteLoss(G4GError):
     """The loss became NaN or infinite."""
+
+
+def leads() -> bool:
+    """Whether this process is the one, of those that train together, that writes and speaks."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def train(
     trainable: Trainable, settings: Settings, out: str | Path, *, resume: bool = False, quiet: bool = False
 ) -> dict[str, Any]:
-    """Train, and leave checkpoints, log and best step in ``out``.
+    """Train, and leave checkpoints, log, curves and best step in ``out``; several processes may call it together.
 
     Args:
         trainable: what is trained; its weights are set by the seed before the first step.
@@ -127,86 +167,207 @@ def train(
         The last line of the log.
 
     Raises:
-        UsageError: ``out`` holds something else, or another run.
+        UsageError: ``out`` holds something else, or another run; several processes, and what is trained is not shared.
         NonFiniteLoss: with the keys of the batch that it happened on; checkpoints stay.
     """
-    folder = Path(out)
-    start = _enter(folder, trainable, settings, resume)
-    optimizer = torch.optim.AdamW(_groups(trainable.module, settings), lr=settings.learning_rate)
+    from accelerate.utils import broadcast_object_list
+
+    folder, accelerator = Path(out), _accelerator(settings)
+    if accelerator.num_processes > 1 and not trainable.shared:
+        raise UsageError(f"{trainable.name} is trained by one process", "Start it without torchrun or accelerate.")
+    entered = [enter(folder, trainable, settings, resume) if accelerator.is_main_process else None]
+    start = broadcast_object_list(entered)[0]
     with _threads(settings.threads):
+        run = _Run(trainable, settings, folder, accelerator)
         if start is not None:
-            load_checkpoint(folder / _step_name(start), trainable.module, optimizer)
-        return _steps(trainable, settings, optimizer, folder, start or 0, quiet)
+            load_checkpoint(folder / step_name(start), trainable.module, run.optimizer)
+        return run.go(start or 0, quiet)
 
 
-def _steps(
-    trainable: Trainable, settings: Settings, optimizer: torch.optim.Optimizer, folder: Path, start: int, quiet: bool
-) -> dict[str, Any]:
-    line = _last_line(folder)
-    began = time.monotonic()
-    recent: list[dict[str, float]] = []
-    with progress(settings.steps - start, f"training {trainable.name}", "steps", quiet) as bar:
-        for step in range(start, settings.steps):
-            terms = _step(trainable, settings, optimizer, step)
-            recent.append(terms)
-            done = step + 1
-            last = done == settings.steps
-            if done % settings.log_every == 0 or last:
-                line = {"step": done, **{name: _mean(recent, name) for name in terms}}
-                line |= {"learning_rate": rate_at(settings, step), "seconds": round(time.monotonic() - began, 2)}
-                recent = []
-                if done % settings.validate_every == 0 or last:
-                    line["validation"] = _validated(trainable)
-                _append(folder, line)
-            if done % settings.checkpoint_every == 0 or last:
-                save_checkpoint(folder / _step_name(done), trainable, optimizer, settings, done)
-                _remember_best(folder, done, line.get("validation", {}))
-                _prune(folder, settings.keep)
-            bar.advance(1, f"loss {terms['total']:.3f}")
-    return line
+class _Run:
+    """A trainable on its device, in the midst of its steps."""
 
+    def __init__(self, trainable: Trainable, settings: Settings, folder: Path, accelerator: Accelerator) -> None:
+        self.trainable, self.settings = trainable, settings
+        self.folder, self.accelerator = folder, accelerator
+        self._losses = accelerator.prepare(_Losses(trainable))
+        self.optimizer = torch.optim.AdamW(_groups(trainable.module, settings), lr=settings.learning_rate)
 
-def _step(
-    trainable: Trainable, settings: Settings, optimizer: torch.optim.Optimizer, step: int
-) -> dict[str, float]:
-    """One step; all randomness in it comes from (seed, step)."""
-    trainable.module.train()
-    # torch keeps 32 bits of a seed: both numbers must be mixed into them
-    torch.manual_seed(int(np.random.default_rng([settings.seed, step, 1]).integers(2**32)))
-    batch = trainable.batch(np.random.default_rng([settings.seed, step]))
-    for group in optimizer.param_groups:
-        group["lr"] = rate_at(settings, step)
-    optimizer.zero_grad(set_to_none=True)
-    losses = trainable.losses(batch)
-    total = losses["total"]
-    if not torch.isfinite(total):
-        terms = ", ".join(f"{name} {float(value.detach()):g}" for name, value in losses.items())
-        raise NonFiniteLoss(
-            f"the loss of step {step + 1} is not finite ({terms}); samples: {', '.join(batch.keys)}",
-            "Look at these samples, or lower --set learning_rate; the last checkpoint is whole.",
+    def go(self, start: int, quiet: bool) -> dict[str, Any]:
+        """All steps from ``start`` on; see :func:`train`."""
+        settings, main = self.settings, self.accelerator.is_main_process
+        line = (log_lines(self.folder) or [{}])[-1]
+        began = time.monotonic()
+        waited, recent = 0.0, list[dict[str, torch.Tensor]]()
+        journal = Journal(self.folder, start) if main else contextlib.nullcontext()
+        title = f"training {self.trainable.name}"
+        with journal, progress(settings.steps - start, title, "steps", quiet or not main) as bar:
+            batches = iter(self._batches(start))
+            for step in range(start, settings.steps):
+                asked = time.monotonic()
+                batch = _or_raise(next(batches))
+                waited += time.monotonic() - asked
+                recent.append(self._step(batch, step))
+                done = step + 1
+                last = done == settings.steps
+                if done % settings.log_every == 0 or last:
+                    spent = time.monotonic() - began
+                    line = {"step": done, **self._means(recent), "learning_rate": rate_at(settings, step)}
+                    line |= {"seconds": round(spent, 2), "waiting": round(waited / spent, 4)}
+                    recent = []
+                    if isinstance(journal, Journal):
+                        self._report(journal, line, validate=done % settings.validate_every == 0 or last)
+                if main and (done % settings.checkpoint_every == 0 or last):
+                    save_checkpoint(self.folder / step_name(done), self.trainable, self.optimizer, settings, done)
+                    remember_best(self.folder, done, line.get("validation", {}))
+                    prune(self.folder, settings.keep)
+                bar.advance(1, f"loss {line['total']:.3f}" if "total" in line else "")
+        self.accelerator.wait_for_everyone()
+        return line
+
+    def _batches(self, start: int) -> torch.utils.data.DataLoader[Any]:
+        workers, gpu = self.settings.workers, self.accelerator.device.type == "cuda"
+        turns = _Turns(self.trainable, self.settings, start, self.accelerator)
+        return torch.utils.data.DataLoader(
+            turns,
+            batch_size=None,
+            num_workers=workers,
+            multiprocessing_context="fork" if workers else None,  # what was read and opened is there at once
+            worker_init_fn=_quiet_worker,
+            pin_memory=gpu,
         )
-    torch.autograd.backward(total)
-    torch.nn.utils.clip_grad_norm_(trainable.module.parameters(), settings.clip_norm)
-    optimizer.step()
-    if isinstance(trainable, AfterStep):
-        trainable.after_step()
-    return {name: float(value.detach()) for name, value in losses.items()}
+
+    def _step(self, batch: Any, step: int) -> dict[str, torch.Tensor]:
+        """One step; all randomness in it comes from (seed, step)."""
+        settings = self.settings
+        self.trainable.module.train()
+        # torch keeps 32 bits of a seed: both numbers must be mixed into them
+        torch.manual_seed(int(np.random.default_rng([settings.seed, step, 1]).integers(2**32)))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate_at(settings, step)
+        self.optimizer.zero_grad(set_to_none=True)
+        device = self.accelerator.device
+        losses = self._losses(mapped(batch, lambda tensor: tensor.to(device, non_blocking=True)))
+        total = losses["total"]
+        if not torch.isfinite(total):
+            terms = ", ".join(f"{name} {float(value.detach()):g}" for name, value in losses.items())
+            raise NonFiniteLoss(
+                f"the loss of step {step + 1} is not finite ({terms}); samples: {', '.join(batch.keys)}",
+                "Look at these samples, or lower --set learning_rate; the last checkpoint is whole.",
+            )
+        self.accelerator.backward(total)
+        torch.nn.utils.clip_grad_norm_(self.trainable.module.parameters(), settings.clip_norm)
+        self.optimizer.step()
+        if isinstance(self.trainable, AfterStep):
+            self.trainable.after_step()
+        return {name: value.detach() for name, value in losses.items()}
+
+    def _means(self, recent: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, float]:
+        """Of every term, over steps and processes."""
+        means = {name: sum(float(step[name]) for step in recent) / len(recent) for name in recent[0]}
+        if self.accelerator.num_processes == 1:
+            return means
+        whole = self.accelerator.reduce(torch.tensor(list(means.values()), device=self.accelerator.device), "mean")
+        return dict(zip(means, whole.tolist(), strict=True))
+
+    def _report(self, journal: Journal, line: dict[str, Any], *, validate: bool) -> None:
+        if validate:
+            self.trainable.module.eval()
+            with torch.no_grad():
+                line["validation"] = self.trainable.validate()
+                if isinstance(self.trainable, Illustrated):
+                    journal.show(self.trainable.pictures(), line["step"])
+        journal.add(line)
 
 
-def _mean(steps: Sequence[Mapping[str, float]], name: str) -> float:
-    return sum(step[name] for step in steps) / len(steps)
+class _Losses(torch.nn.Module):
+    """The loss as a module, for what wraps modules: gradients over processes, mixed precision."""
+
+    def __init__(self, trainable: Trainable) -> None:
+        super().__init__()
+        self.module, self._trainable = trainable.module, trainable
+
+    def forward(self, batch: Any) -> dict[str, torch.Tensor]:
+        return self._trainable.losses(batch)
 
 
-def _validated(trainable: Trainable) -> dict[str, float]:
-    trainable.module.eval()
-    with torch.no_grad():
-        return trainable.validate()
+class _Turns(torch.utils.data.Dataset[Any]):
+    """The batches of all steps from ``start`` on."""
+
+    def __init__(self, trainable: Trainable, settings: Settings, start: int, accelerator: Accelerator) -> None:
+        self._trainable, self._seed, self._start = trainable, settings.seed, start
+        self._steps = settings.steps - start
+        self._rank, self._ranks = accelerator.process_index, accelerator.num_processes
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __getitem__(self, number: int) -> _Drawn:
+        step = self._start + number
+        turn = Turn(step, self._rank, self._ranks)
+        try:
+            return _Drawn(self._trainable.batch(np.random.default_rng([self._seed, step]), turn))
+        except G4GError as error:  # a DataLoader would make another error of it, with the worker's traceback
+            return _Drawn(None, error)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Drawn:
+    """A batch in a form whose memory a DataLoader can pin, or why there is none."""
+
+    batch: Any
+    error: G4GError | None = None
+
+    def pin_memory(self) -> _Drawn:
+        return _Drawn(mapped(self.batch, torch.Tensor.pin_memory), self.error)
+
+
+def _or_raise(drawn: _Drawn) -> Any:
+    if drawn.error is not None:
+        raise drawn.error
+    return drawn.batch
+
+
+def _quiet_worker(_: int) -> None:
+    """A worker process ends by its parent's word, not by Ctrl-C of its own, and takes one core."""
+    import signal
+
+    import cv2
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(0)
+
+
+def mapped(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """A batch with all of its tensors changed: those of dataclasses, mappings, lists and tuples in it, too."""
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: mapped(getattr(value, f.name), change) for f in dataclasses.fields(value)}
+        return dataclasses.replace(value, **fields)
+    if isinstance(value, Mapping):
+        return {name: mapped(item, change) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(mapped(item, change) for item in value)
+    return value
 
 
 def rate_at(settings: Settings, step: int) -> float:
     """Learning rate of ``step`` (counted from 0): linear warm-up, then half a cosine down to 0."""
     warm = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
     return settings.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+
+
+def _accelerator(settings: Settings) -> Accelerator:
+    from accelerate import Accelerator
+    from accelerate.utils import DistributedDataParallelKwargs
+
+    return Accelerator(
+        cpu=settings.device == "cpu" or not torch.accelerator.is_available(),  # or no processes would be seen
+        mixed_precision="bf16" if settings.precision == "bf16" else "no",
+        # a network may leave parts of itself aside for some steps, such as a discriminator that waits
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
 
 
 def _groups(module: torch.nn.Module, settings: Settings) -> list[dict[str, Any]]:
@@ -226,160 +387,3 @@ def _threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-# ---------------------------------------------------------------- the run's folder
-
-
-def _enter(folder: Path, trainable: Trainable, settings: Settings, resume: bool) -> int | None:
-    """Make or check the run's folder; returns the step to go on from, ``None`` for a new run."""
-    about = {
-        "trainable": trainable.name,
-        "settings": settings.model_dump(),
-        "description": trainable.describe(),
-        "torch": torch.__version__.split("+")[0],
-    }
-    place = folder / RUN_FILE
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file", "Give an empty or new folder.")
-    if not place.exists():
-        if folder.exists() and any(folder.iterdir()):
-            raise UsageError(f"{folder} is not empty and holds no training run", "Give an empty or new folder.")
-        folder.mkdir(parents=True, exist_ok=True)
-        storage.write_json(str(place), about)
-        return None
-    if not resume:
-        raise UsageError(f"{folder} holds a training run", "Continue it with --resume, or give another folder.")
-    before = storage.read_json(str(place))
-    for name in ("trainable", "settings", "description"):
-        if provenance.stable_json(before.get(name)) != provenance.stable_json(about[name]):
-            raise UsageError(
-                f"the run in {folder} was begun with another {_difference(before.get(name), about[name], name)}",
-                "Resume with what it was begun with, or give another folder.",
-            )
-    done = checkpoints(folder)
-    _cut_log(folder, done[-1] if done else 0)
-    return done[-1] if done else None
-
-
-def _difference(before: Any, now: Any, name: str) -> str:
-    """``settings.steps (500, now 600)``: the first place in which two JSON values differ."""
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        for key in sorted({*before, *now}):
-            if before.get(key) != now.get(key):
-                return _difference(before.get(key), now.get(key), f"{name}.{key}")
-    return f"{name} ({before!r:.60}, now {now!r:.60})"
-
-
-def _cut_log(folder: Path, step: int) -> None:
-    """Forget what the log says of steps after the checkpoint: they are taken again."""
-    kept = [line for line in _log_lines(folder) if line["step"] <= step]
-    if (folder / LOG_FILE).exists():
-        storage.write_bytes(str(folder / LOG_FILE), "".join(json.dumps(line) + "\n" for line in kept).encode())
-
-
-def _append(folder: Path, line: Mapping[str, Any]) -> None:
-    with open(folder / LOG_FILE, "a") as log:
-        log.write(json.dumps(line) + "\n")
-
-
-def _log_lines(folder: Path) -> list[dict[str, Any]]:
-    """The log; a last line that was cut off by a kill is left out."""
-    place = folder / LOG_FILE
-    lines = []
-    for text in place.read_text().splitlines() if place.exists() else ():
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            break
-    return lines
-
-
-def _last_line(folder: Path) -> dict[str, Any]:
-    lines = _log_lines(folder)
-    return lines[-1] if lines else {}
-
-
-def _step_name(step: int) -> str:
-    return f"step-{step:06d}"
-
-
-def checkpoints(folder: Path) -> list[int]:
-    """Steps of the whole checkpoints of a run, ascending."""
-    return sorted(int(path.parent.name.removeprefix("step-")) for path in folder.glob(f"step-*/{STATE_FILE}"))
-
-
-def save_checkpoint(
-    folder: Path, trainable: Trainable, optimizer: torch.optim.Optimizer, settings: Settings, step: int
-) -> None:
-    """Write a checkpoint; it counts as one when its last file is there."""
-    from safetensors.torch import save
-
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / STATE_FILE).unlink(missing_ok=True)
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in trainable.module.state_dict().items()}
-    moments = {
-        f"{number}.{name}": value.detach().cpu().contiguous()
-        for number, state in optimizer.state_dict()["state"].items()
-        for name, value in state.items()
-    }
-    storage.write_bytes(str(folder / MODEL_FILE), save(weights))
-    storage.write_bytes(str(folder / OPTIMIZER_FILE), save(moments))
-    state = {
-        "step": step,
-        "trainable": trainable.name,
-        "settings": settings.model_dump(),
-        "description": trainable.describe(),
-        "sha256": {name: provenance.file_sha256(str(folder / name)) for name in (MODEL_FILE, OPTIMIZER_FILE)},
-    }
-    storage.write_json(str(folder / STATE_FILE), state)
-
-
-def load_checkpoint(
-    folder: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer | None = None
-) -> dict[str, Any]:
-    """Put a checkpoint's weights into ``module`` (and its moments into ``optimizer``); returns ``state.json``.
-
-    Raises:
-        UsageError: it is no whole checkpoint, or not one of this network.
-    """
-    from safetensors.torch import load
-
-    if not (folder / STATE_FILE).exists():
-        raise UsageError(f"{folder} is no checkpoint: {STATE_FILE} is missing", "Name a folder step-... of a run.")
-    state: dict[str, Any] = storage.read_json(str(folder / STATE_FILE))
-    for name, digest in state["sha256"].items():
-        if not (folder / name).exists() or provenance.file_sha256(str(folder / name)) != digest:
-            raise UsageError(f"{folder / name} is damaged: not the file that was saved", "Use another checkpoint.")
-    try:
-        module.load_state_dict(load((folder / MODEL_FILE).read_bytes()))
-    except RuntimeError as error:
-        first = str(error).strip().splitlines()[-1].strip()
-        raise UsageError(
-            f"{folder} is a checkpoint of another network: {first}", "Check --model and --preset."
-        ) from error
-    if optimizer is not None:
-        moments: dict[int, dict[str, torch.Tensor]] = {}
-        for name, value in load((folder / OPTIMIZER_FILE).read_bytes()).items():
-            number, _, field = name.partition(".")
-            moments.setdefault(int(number), {})[field] = value
-        optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    return state
-
-
-def _remember_best(folder: Path, step: int, figures: Mapping[str, float]) -> None:
-    score = figures.get("score")
-    if score is None:
-        return
-    place = folder / BEST_FILE
-    if not place.exists() or score > storage.read_json(str(place))["score"]:
-        storage.write_json(str(place), {"step": step, "score": score})
-
-
-def _prune(folder: Path, keep: int) -> None:
-    """Delete all but the newest ``keep`` checkpoints and the best one."""
-    best = storage.read_json(str(folder / BEST_FILE))["step"] if (folder / BEST_FILE).exists() else None
-    for step in checkpoints(folder)[:-keep]:
-        if step != best:
-            os.unlink(folder / _step_name(step) / STATE_FILE)
-            shutil.rmtree(folder / _step_name(step))

@@ -13,6 +13,7 @@ from g4g_core.errors import UsageError
 from g4g_core.weights_cli import weights
 
 PROJECT_SECTION = "data"
+VALIDATION = "val"
 
 
 @click.group(cls=RootGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -30,7 +31,10 @@ main.add_command(weights)
 @click.option("--shards", metavar="PATH|URL", help="A data set of g4g-prep.  [default: data.root of g4g.yaml]")
 @click.option("--split", "splits", default="train", show_default=True, help="Splits to learn from: train,val,...")
 @click.option("--selection", metavar="FILE", help="Only these samples; a file made by g4g-prep select.")
-@click.option("--validation", metavar="FILE", help="Samples, of any split, on which figures are taken.")
+@click.option(
+    "--validation", metavar="SPLIT|FILE|none",
+    help="Samples on which figures are taken: a split, or a file as for --selection.  [default: val, if it is there]",
+)  # fmt: skip
 @click.option("--out", required=True, metavar="PATH", help="Folder of the run: log, checkpoints, result.")
 @click.option("--config", "config_file", metavar="YAML", help="Sections 'training' and 'model'; --set wins.")
 @click.option(
@@ -46,23 +50,32 @@ main.add_command(weights)
 def train(model: str, out: str, **options: Any) -> None:
     """Train a model, and leave log, checkpoints and what it is used by in one folder.
 
+    Watch it with 'tensorboard --logdir OUT'; OUT/pictures shows what it draws. Several processes share every batch
+    when torchrun or accelerate starts them.
+
     \b
     Examples:
+      g4g-model train --model g4g --preset tiny --out runs/g4g
+      torchrun --nproc-per-node 2 -m g4g_model train --model g4g --preset g4g-256 --set precision=bf16 --out runs/g4g
       g4g-prep select shards --where 'role == sync-a' --out a.parquet
       g4g-model train --model sync-a --shards shards --selection a.parquet --out runs/sync-a
       g4g-model train --model sync-a --shards shards --out runs/sync-a --resume
     """
     from g4g_core import registry
     from g4g_core.config import update_project_file
+    from g4g_core.training import leads
     from g4g_core.training import train as run
 
     kind = registry.load(registry.TRAINABLES, model)
     settings, config = _configuration(kind, options)
     trainable = kind.open(config, _data(options), seed=settings.seed, quiet=options["quiet"])
     if options["dry_run"]:
-        _describe(trainable, settings, options["as_json"])
+        if leads():
+            _describe(trainable, settings, options["as_json"])
         return
     last = run(trainable, settings, out, resume=options["resume"], quiet=options["quiet"])
+    if not leads():
+        return
     files = kind.export(trainable, Path(out))
     if model in registry.names(registry.MODELS):
         # what can be trained and can generate is found by g4g-eval run and dub without being named again
@@ -95,6 +108,10 @@ def train(model: str, out: str, **options: Any) -> None:
     help="Which face of several speaks; 'speaking' asks the video's own sound.",
 )  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True, help="Of references and the generator's chance.")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu"]), default="auto", show_default=True,
+    help="Where the model works; auto: a GPU where there is one.",
+)  # fmt: skip
 @click.option("--crf", type=click.FloatRange(0, 51), help="x264's quality, smaller is better.  [default: 18]")
 @click.option("--lossless", is_flag=True, help="Keep every pixel that is not redrawn, bit for bit.")
 @click.option("--overwrite", is_flag=True, help="Replace a file that is there already.")
@@ -148,6 +165,61 @@ def _told(done: dict[str, Any]) -> list[str]:
     return lines
 
 
+@main.command()
+@click.option("--model", metavar="NAME", help="A registered generator.  [default: what the checkpoint is of]")
+@click.option("--preset", metavar="NAME", help="Named settings of this model, as for train.")
+@click.option("--checkpoint", metavar="PATH", help="A file of trained weights, or the folder of its run.")
+@json_option
+def info(model: str | None, preset: str | None, checkpoint: str | None, as_json: bool) -> None:
+    """Tell what a network is made of, what a frame costs, and what a checkpoint was trained on.
+
+    \b
+    Examples:
+      g4g-model info --model g4g --preset g4g-256
+      g4g-model info --checkpoint runs/g4g
+    """
+    from g4g_core import registry
+    from g4g_core.protocols import SelfDescribing
+
+    if checkpoint is not None and preset is not None:
+        raise UsageError("--preset describes a network that is not trained yet; a checkpoint knows its own")
+    if model is None:
+        if checkpoint is None:
+            raise UsageError("nothing to tell of", "Name a model (--model g4g), or a checkpoint (--checkpoint PATH).")
+        from g4g_model.info import trained_as
+
+        model = trained_as(checkpoint)
+    if model in registry.names(registry.TRAINABLES) and model not in registry.names(registry.MODELS):
+        raise UsageError(f"{model} draws nothing", f"g4g-model train --model {model} --dry-run tells what it is.")
+    kind = registry.load(registry.MODELS, model)
+    if not isinstance(kind, SelfDescribing):
+        raise UsageError(f"{model} offers no description of its network", f"It is: {kind.summary}.")
+    found = kind.info(checkpoint, preset)
+    if as_json:
+        print_json(found)
+        return
+    for line in _told_of(found):
+        click.echo(line)
+
+
+def _told_of(sections: dict[str, Any], indent: str = "") -> list[str]:
+    """Names and values for people, sections indented."""
+    lines = []
+    for name, value in sections.items():
+        title = f"{indent}{name.replace('_', ' '):{30 - len(indent)}} "
+        if isinstance(value, dict):
+            lines += [title.rstrip(), *_told_of(value, indent + "  ")]
+        elif isinstance(value, bool):
+            lines.append(title + ("on" if value else "off"))
+        elif isinstance(value, int):
+            lines.append(f"{title}{value:,}")
+        elif isinstance(value, list):
+            lines.append(title + (", ".join(map(str, value)) or "none"))
+        else:
+            lines.append(title + ("-" if value is None else str(value)))
+    return lines
+
+
 @main.command("list")
 @json_option
 def list_models(as_json: bool) -> None:
@@ -175,9 +247,7 @@ def _configuration(kind: Any, options: dict[str, Any]) -> tuple[Any, Any]:
     file = read_yaml(options["config_file"]) if options["config_file"] is not None else {}
     foreign = sorted(set(file) - {"training", "model"})
     if foreign:
-        raise UsageError(
-            f"{options['config_file']}: there is no section '{foreign[0]}'", "There are: training, model."
-        )
+        raise UsageError(f"{options['config_file']}: there is no section '{foreign[0]}'", "There are: training, model.")
     for name, section in file.items():
         if section is not None and not isinstance(section, dict):
             raise UsageError(f"{options['config_file']}: the section '{name}' must hold 'field: value' lines")
@@ -188,7 +258,13 @@ def _configuration(kind: Any, options: dict[str, Any]) -> tuple[Any, Any]:
     settings = load_config(
         Settings, None, ours, {**kind.settings, **preset.get("training", {}), **(file.get("training") or {})}
     )
+    network = {**(file.get("model") or {}), **theirs}
+    if "preset" in network:
+        raise UsageError("a preset is named by --preset NAME, not by a field")
     config = load_config(kind.Config, None, theirs, {**preset.get("model", {}), **(file.get("model") or {})})
+    if preset:
+        changed = config != kind.Config.model_validate(preset.get("model", {}))
+        config = config.model_copy(update={"preset": options["preset"] + (", changed" if changed else "")})
     return settings, config
 
 
@@ -210,12 +286,16 @@ def _assigned(texts: tuple[str, ...]) -> dict[str, Any]:
 def _data(options: dict[str, Any]) -> Any:
     from g4g_core.config import read_project_file
     from g4g_core.protocols import TrainingData
+    from prep.shards.index import Dataset
 
     shards = options["shards"] or (read_project_file(".").get(PROJECT_SECTION) or {}).get("root")
     if not shards:
         raise UsageError("no shards are given", "Use --shards PATH, or build some here with g4g-prep build-shards.")
     splits = tuple(name.strip() for name in options["splits"].split(",") if name.strip())
-    return TrainingData(str(shards), splits, options["selection"], options["validation"])
+    validation = options["validation"]
+    if validation is None and VALIDATION not in splits and VALIDATION in Dataset.open(str(shards)).splits:
+        validation = VALIDATION
+    return TrainingData(str(shards), splits, options["selection"], None if validation == "none" else validation)
 
 
 def _describe(trainable: Any, settings: Any, as_json: bool) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pydantic
 
-from g4g_core.config import Config
+from g4g_core.config import Config, NetworkConfig
 from g4g_core.errors import UsageError
 
 FRAMES = 5
@@ -35,6 +35,8 @@ class LossWeights(Config):
     alignment: float = pydantic.Field(
         default=1.0, ge=0, description="real mouths in that matrix; all that E_m learns from"
     )
+    expert: float = pydantic.Field(default=0.3, ge=0, description="generated mouths, as a sync expert reads them")
+    identity: float = pydantic.Field(default=0.5, ge=0, description="1 - cosine of output and references")
 
 
 class RegionWeights(Config):
@@ -48,7 +50,14 @@ class RegionWeights(Config):
     )
 
 
-class G4GConfig(Config):
+class Stage(Config):
+    """A part of the training at a smaller size, before the others."""
+
+    size: Size = pydantic.Field(description="side of the pictures, px; smaller than that of the network")
+    steps: int = pydantic.Field(ge=1, description="optimiser steps")
+
+
+class G4GConfig(NetworkConfig):
     """A network, its switches and its loss."""
 
     size: Size = pydantic.Field(default=256, description="S: side of the pictures the network works at, px")
@@ -73,7 +82,15 @@ class G4GConfig(Config):
     settle: int = pydantic.Field(
         default=2000, ge=0, description="steps before GAN, feature matching and lip sync count"
     )
+    mirror: bool = pydantic.Field(default=True, description="show every second sample in a mirror")
     average: float = pydantic.Field(default=0.999, ge=0, lt=1, description="decay of the averaged weights")
+    stages: tuple[Stage, ...] = pydantic.Field(default=(), description="smaller sizes that training begins with")
+    expert: str | None = pydantic.Field(
+        default=None, description="a sync expert that takes part in the loss, e.g. sync-a; noted in the checkpoint"
+    )
+    identity: str | None = pydantic.Field(
+        default=None, description="an identity network that takes part in the loss, where one is registered"
+    )
     weights: LossWeights = LossWeights()
     regions: RegionWeights = RegionWeights()
 
@@ -83,6 +100,23 @@ class G4GConfig(Config):
         if any(width < 8 or width % 8 for width in value):
             raise ValueError("channels must be multiples of 8")
         return value
+
+    @pydantic.model_validator(mode="after")
+    def _growing(self) -> G4GConfig:
+        sizes = [stage.size for stage in self.stages] + [self.size]
+        if any(small >= large for small, large in zip(sizes[:-1], sizes[1:], strict=True)):
+            raise ValueError(f"stages must grow towards size {self.size}: {', '.join(map(str, sizes[:-1]))}")
+        if len(sizes) > 1 and 64 in sizes:
+            raise ValueError("a network for 64 px has other strides, so that no stage can have this size")
+        return self
+
+    def size_at(self, step: int) -> int:
+        """Side of the pictures of a training step, counted from 0."""
+        for stage in self.stages:
+            if step < stage.steps:
+                return stage.size
+            step -= stage.steps
+        return self.size
 
     @property
     def strides(self) -> tuple[int, int, int]:
@@ -154,7 +188,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "training": {"steps": 100_000, "validate_every": 2000, "checkpoint_every": 2000},
     },
     "g4g-256": {
-        "model": {"size": 256, "channels": (64, 128, 256)},
+        "model": {"size": 256, "channels": (64, 128, 256), "stages": ({"size": 128, "steps": 80_000},)},
         "training": {"steps": 200_000, "validate_every": 2000, "checkpoint_every": 2000},
     },
 }  # fmt: skip

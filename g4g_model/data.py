@@ -11,18 +11,25 @@ import numpy as np
 import torch
 
 from g4g_core.errors import DatasetError, UsageError
-from g4g_core.protocols import POSE_POINTS
+from g4g_core.protocols import POSE_POINTS, Speech, SyncExpert
 from g4g_core.references import SHORTEST, allowed_references, choose_references
 from g4g_core.resize import resize
+from g4g_core.training import Turn
 from g4g_model.config import FRAMES, G4GConfig
-from g4g_model.inputs import Inputs, heard, inputs_of, mouth_places, pictures_in, points_at, stacked
+from g4g_model.inputs import Inputs, heard, inputs_of, pictures_in, points_at, stacked
 from g4g_model.losses import IGNORED
 from g4g_model.networks.alignment import mouth_pictures
 from prep.shards.access import SampleReader
 from prep.shards.index import Dataset, Selection, read_selection
+from prep.shards.members import CorruptSample
 from prep.shards.rows import Row
 from prep.shards.schema import MaskBit
+from prep.stages.geometry import MIRROR
 from prep.sync_expert.footage import shots
+from prep.sync_expert.mouths import mouth_squares
+
+ONLY = Turn()
+_MIRRORED = 0.5
 
 REGIONS = {
     "lips": MaskBit.LIPS, "mouth": MaskBit.MOUTH, "lower_face": MaskBit.LOWER_FACE, "erase": MaskBit.ERASE
@@ -44,6 +51,7 @@ class G4GBatch:
         stacks: float32 [B, W, 5, 3, P, P] in [-1, 1]: true mouths of the W others.
         wrong: int64 [B, 1 + W]: for each window one of the W others (1 ... W) of its sample, not too near, as a pair
             that does not belong together.
+        expert: what a sync expert is told, ``None`` where none takes part.
     """
 
     keys: list[str]
@@ -55,6 +63,22 @@ class G4GBatch:
     sounds: torch.Tensor
     stacks: torch.Tensor
     wrong: torch.Tensor
+    expert: ExpertView | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ExpertView:
+    """What a sync expert is told of the windows, besides what is drawn in their middle.
+
+    Attributes:
+        frames: float32 [B, F, 3, S, S] in [-1, 1]: true frames; F is the expert's, T of them in the middle.
+        places: float32 [B, F, 2, 3]: where it looks.
+        heard: float32 [B, ...]: what it hears.
+    """
+
+    frames: torch.Tensor
+    places: torch.Tensor
+    heard: torch.Tensor
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -78,6 +102,29 @@ class _Segment:
         return allowed_references(self.bounds, self.number, first, first + FRAMES)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Seen:
+    """Samples as they are, or in a mirror."""
+
+    samples: SampleReader
+    mirrored: bool
+
+    def frames(self, row: Row, numbers: Sequence[int] | np.ndarray) -> np.ndarray:
+        return self._turned(self.samples.frames(row, numbers))
+
+    def masks(self, row: Row, numbers: np.ndarray) -> np.ndarray:
+        return self._turned(self.samples.masks(row, numbers))
+
+    def landmarks(self, row: Row) -> np.ndarray:
+        points = self.samples.landmarks(row)
+        if not self.mirrored:
+            return points
+        return np.asarray(points[:, MIRROR] * (-1, 1) + (row.size - 1, 0), np.float32)
+
+    def _turned(self, planes: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(planes[:, :, ::-1]) if self.mirrored else planes
+
+
 class Batches:
     """Draws batches from the samples of some splits.
 
@@ -89,6 +136,7 @@ class Batches:
         splits: of it.
         config: of the network.
         selection: the samples to use, ``None``: all of them.
+        expert: a sync expert that takes part in the loss.
 
     Raises:
         DatasetError: nothing is selected, or too few samples are usable.
@@ -96,14 +144,20 @@ class Batches:
     """
 
     def __init__(
-        self, dataset: Dataset, splits: Sequence[str], config: G4GConfig, selection: Selection | None = None
+        self,
+        dataset: Dataset,
+        splits: Sequence[str],
+        config: G4GConfig,
+        selection: Selection | None = None,
+        expert: SyncExpert | None = None,
     ) -> None:
         keys = read_selection(selection) if selection is not None else None
         rows = [row for split in splits for row in dataset.rows(split) if keys is None or row.key in keys]
         if len({row.size for row in rows}) > 1:
             raise UsageError("crops of different sizes cannot be trained on together", "Select those of one size.")
         found = [_Segment(tuple(group), number) for _, group in shots(rows) for number in range(len(group))]
-        least = max(config.windows + FRAMES - 1, FRAMES + 2 * IGNORED + 1)
+        self._margin = 0 if expert is None else (expert.frames - FRAMES) // 2
+        least = max(config.windows + FRAMES - 1, FRAMES + 2 * IGNORED + 1, FRAMES + 2 * self._margin)
         self._segments = [
             segment
             for segment in found
@@ -116,7 +170,7 @@ class Batches:
                 f"{config.clips}",
                 "Give more footage, or lower --set clips.",
             )
-        self._config, self._samples = config, SampleReader(dataset)
+        self._config, self._samples, self._expert = config, SampleReader(dataset), expert
         self._tars = {shard.stem: shard.marker["sha256"] for split in splits for shard in dataset.committed(split)}
 
     def __len__(self) -> int:
@@ -139,29 +193,32 @@ class Batches:
             hasher.update(f"{row.key} {row.frame_start} {row.n_frames} {self._tars[row.shard]}\n".encode())
         return hasher.hexdigest()
 
-    def draw(self, rng: np.random.Generator) -> G4GBatch:
-        """A batch of ``config.clips`` different samples; all chance is ``rng``'s."""
+    def draw(self, rng: np.random.Generator, turn: Turn = ONLY) -> G4GBatch:
+        """A batch of ``config.clips`` different samples, or a rank's share of them; all chance is ``rng``'s.
+
+        Raises:
+            CorruptSample: a sample that cannot be read, or one whose ``erase`` mask is empty.
+        """
         numbers = rng.choice(len(self._segments), self._config.clips, replace=False)
-        items = [self._item(self._segments[int(number)], rng) for number in numbers]
-        return G4GBatch(
-            keys=[item.keys[0] for item in items],
-            inputs=stacked([item.inputs for item in items]),
-            regions={name: torch.cat([item.regions[name] for item in items]) for name in REGIONS},
-            **{
-                name: torch.cat([getattr(item, name) for item in items])
-                for name in ("truth", "places", "starts", "sounds", "stacks", "wrong")
-            },
+        seeds = rng.integers(2**63, size=len(numbers))  # one a sample, so that a share is what it is in the whole
+        share = len(numbers) // turn.ranks
+        mine = range(turn.rank * share, (turn.rank + 1) * share)
+        size = self._config.size_at(turn.step)
+        return _together(
+            [self._item(self._segments[int(numbers[n])], np.random.default_rng(seeds[n]), size) for n in mine]
         )
 
-    def _item(self, segment: _Segment, rng: np.random.Generator) -> G4GBatch:
-        row, size = segment.row, self._config.size
+    def _item(self, segment: _Segment, rng: np.random.Generator, size: int) -> G4GBatch:
+        row, seen = segment.row, _Seen(self._samples, self._config.mirror and bool(rng.random() < _MIRRORED))
         start, allowed = self._start(segment, rng)
         references = choose_references(allowed, rng)
         window = start + np.arange(FRAMES)
-        pictures, masks = self._samples.frames(row, window), self._samples.masks(row, window)
-        landmarks, mel = self._samples.landmarks(row), self._samples.mel(row)
+        pictures, masks = seen.frames(row, window), seen.masks(row, window)
+        if not ((masks & MaskBit.ERASE) > 0).any((1, 2)).all():
+            raise CorruptSample(row.key, "masks", "an erase mask is empty, so that there is nothing to redraw")
+        landmarks, mel = seen.landmarks(row), self._samples.mel(row)
         clip_frames = row.frame_start + window
-        shown, shown_points = self._references(segment, references)
+        shown, shown_points = _references(seen, segment, references)
         inputs = inputs_of(
             source=pictures,
             erase=np.asarray((masks & MaskBit.ERASE) > 0, np.uint8),
@@ -180,41 +237,69 @@ class Batches:
             inputs=inputs,
             truth=pictures_in(resize(pictures, size))[None],
             regions=regions,
-            places=mouth_places(points_at(landmarks[window, POSE_POINTS], row.size, size), size)[None],
+            places=self._places(row, landmarks, window, size)[None],
             starts=torch.from_numpy(starts)[None],
             sounds=torch.from_numpy(heard(mel, row.mel_start, row.frame_start + starts, 0))[None],
-            stacks=self._stacks(row, landmarks, others)[None],
+            stacks=self._stacks(seen, row, landmarks, others, size)[None],
             wrong=torch.from_numpy(_others(starts, rng))[None],
+            expert=self._view(seen, row, landmarks, mel, start, size),
         )
 
+    def _view(
+        self, seen: _Seen, row: Row, landmarks: np.ndarray, mel: np.ndarray, start: int, size: int
+    ) -> ExpertView | None:
+        if self._expert is None:
+            return None
+        first = start - self._margin
+        frames = first + np.arange(self._expert.frames)
+        speech = Speech(self._samples.pcm(row), mel, row.mel_start, row.frame_start)
+        pose = points_at(landmarks[frames, POSE_POINTS], row.size, size)
+        told = (torch.from_numpy(array)[None] for array in self._expert.prepare(pose, size, speech, first))
+        return ExpertView(pictures_in(resize(seen.frames(row, frames), size))[None], *told)
+
     @staticmethod
-    def _start(segment: _Segment, rng: np.random.Generator) -> tuple[int, np.ndarray]:
+    def _places(row: Row, landmarks: np.ndarray, frames: np.ndarray, size: int) -> torch.Tensor:
+        return torch.from_numpy(mouth_squares(points_at(landmarks[frames, POSE_POINTS], row.size, size), size))
+
+    def _start(self, segment: _Segment, rng: np.random.Generator) -> tuple[int, np.ndarray]:
         """A window that has references, and the clip frames that may be these."""
-        starts = rng.permutation(segment.row.n_frames - FRAMES + 1)
+        starts = self._margin + rng.permutation(segment.row.n_frames - FRAMES + 1 - 2 * self._margin)
         for start in starts:
             allowed = segment.allowed(int(start))
             if len(allowed):
                 return int(start), allowed
         raise ValueError(f"{segment.row.key} has no window with references")
 
-    def _references(self, segment: _Segment, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """uint8 [K, s, s, 3] and float32 [K, 68, 2] of clip frames, from whatever segments of the shot hold them."""
-        pictures, points = [], []
-        for frame in frames:
-            row = next(row for row in segment.rows if 0 <= frame - row.frame_start < row.n_frames)
-            pictures.append(self._samples.frames(row, [int(frame) - row.frame_start])[0])
-            points.append(self._samples.landmarks(row)[int(frame) - row.frame_start])
-        return np.stack(pictures), np.stack(points)
-
-    def _stacks(self, row: Row, landmarks: np.ndarray, starts: np.ndarray) -> torch.Tensor:
+    def _stacks(self, seen: _Seen, row: Row, landmarks: np.ndarray, starts: np.ndarray, size: int) -> torch.Tensor:
         """float32 [W, 5, 3, P, P]: true mouths of windows; a frame that several share is read once."""
         wanted = starts[:, None] + np.arange(FRAMES)
         frames = np.unique(wanted)
-        size = self._config.size
-        pictures = pictures_in(resize(self._samples.frames(row, frames), size))
-        places = mouth_places(points_at(landmarks[frames, POSE_POINTS], row.size, size), size)
-        mouths = mouth_pictures(pictures, places, self._config.mouth_size)
+        pictures = pictures_in(resize(seen.frames(row, frames), size))
+        mouths = mouth_pictures(pictures, self._places(row, landmarks, frames, size), self._config.mouth_size)
         return mouths[torch.from_numpy(np.searchsorted(frames, wanted))]
+
+
+def _references(seen: _Seen, segment: _Segment, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 [K, s, s, 3] and float32 [K, 68, 2] of clip frames, from whatever segments of the shot hold them."""
+    pictures, points = [], []
+    for frame in frames:
+        row = next(row for row in segment.rows if 0 <= frame - row.frame_start < row.n_frames)
+        pictures.append(seen.frames(row, [int(frame) - row.frame_start])[0])
+        points.append(seen.landmarks(row)[int(frame) - row.frame_start])
+    return np.stack(pictures), np.stack(points)
+
+
+def _together(items: Sequence[G4GBatch]) -> G4GBatch:
+    """Batches of one sample each as one batch."""
+    tensors = ("truth", "places", "starts", "sounds", "stacks", "wrong")
+    views = [item.expert for item in items if item.expert is not None]
+    return G4GBatch(
+        keys=[item.keys[0] for item in items],
+        inputs=stacked([item.inputs for item in items]),
+        regions={name: torch.cat([item.regions[name] for item in items]) for name in REGIONS},
+        **{name: torch.cat([getattr(item, name) for item in items]) for name in tensors},
+        expert=stacked(views) if views else None,
+    )
 
 
 def _region(masks: np.ndarray, bit: MaskBit, size: int) -> torch.Tensor:

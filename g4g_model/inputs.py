@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 import torch
 
-from g4g_core.protocols import ERASED, POSE_POINTS
+from g4g_core.protocols import ERASED
 from g4g_core.resize import resize
 from g4g_model.sketches import face_sketch, pose_sketch
-from prep.stages.geometry import N_POINTS, canonical_to_frame
 from prep.stages.mel import mel_start, mel_window
-from prep.sync_expert.mouths import CENTRE_Y, SIDE
 
 _TOUCHED = 1e-4
 
@@ -78,9 +77,13 @@ def inputs_of(
     )
 
 
-def stacked(items: Sequence[Inputs]) -> Inputs:
-    """Inputs along their first axis."""
-    return Inputs(**{f.name: torch.cat([getattr(i, f.name) for i in items]) for f in dataclasses.fields(Inputs)})
+Tensors = TypeVar("Tensors", bound=Any)
+
+
+def stacked(items: Sequence[Tensors]) -> Tensors:
+    """Dataclasses of tensors, joined along their first axis."""
+    fields = dataclasses.fields(items[0])
+    return dataclasses.replace(items[0], **{f.name: torch.cat([getattr(i, f.name) for i in items]) for f in fields})
 
 
 def erase_at(erase: np.ndarray, size: int) -> np.ndarray:
@@ -126,23 +129,6 @@ def heard(mel: np.ndarray, first_column: int, frames: np.ndarray, offset: int) -
         earliest += 1
     windows = [mel_window(mel, max(int(f), earliest), offset, first_column=first_column).T for f in frames]
     return np.ascontiguousarray(np.stack(windows)[:, None], np.float32)
-
-
-def mouth_places(pose: np.ndarray, size: int) -> torch.Tensor:
-    """Where the mouth is looked for, from pose points alone, as ``affine_grid`` wants it.
-
-    Args:
-        pose: float [n, 31, 2], points 17-47, pixels of pictures of ``size`` px.
-
-    Returns:
-        float32 [n, 2, 3]: the square of :mod:`prep.sync_expert.mouths`.
-    """
-    points = np.zeros((len(pose), N_POINTS, 2))
-    points[:, POSE_POINTS] = pose
-    matrix = canonical_to_frame(points)
-    linear, centre = matrix[..., :2], matrix[..., :2] @ np.array([0.0, CENTRE_Y]) + matrix[..., 2]
-    places = np.concatenate([linear * (SIDE / size), ((2 * centre + 1) / size - 1)[..., None]], -1)
-    return torch.from_numpy(places.astype(np.float32))
 
 
 def _lines_in(sketches: Sequence[np.ndarray]) -> torch.Tensor:

@@ -22,9 +22,13 @@ _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet,
 
 
 def masked_l1(drawn: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean of |drawn - truth| [n, C, h, w] over ``mask`` [n, 1, h, w] in 0..1 and channels; 0 for an empty mask."""
-    total = (mask * (drawn - truth).abs()).sum() / drawn.shape[1]
-    return total / mask.sum().clamp(min=1e-6)
+    """Mean over n of the mean of |drawn - truth| [n, C, h, w] over ``mask`` [n, 1, h, w] in 0..1 and channels.
+
+    Every picture counts alike, however large its mask (an empty one gives 0), so that the mean over parts of a batch
+    is that of the batch.
+    """
+    total = (mask * (drawn - truth).abs()).sum((1, 2, 3)) / drawn.shape[1]
+    return (total / mask.sum((1, 2, 3)).clamp(min=1e-6)).mean()
 
 
 def reconstruction(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,24 +13,24 @@ import numpy as np
 import torch
 from torch import nn
 
+from g4g_core import registry
 from g4g_core import weights as known_weights
-from g4g_core.errors import DatasetError
-from g4g_core.protocols import TrainingData
+from g4g_core.errors import DatasetError, UsageError
+from g4g_core.protocols import IdentityNetwork, SyncExpert, TrainingData
+from g4g_core.training import Turn
 from g4g_model import losses
-from g4g_model.checkpoint import About, write
-from g4g_model.config import PRESETS, SETTINGS, VARIANTS, G4GConfig, require_variant
-from g4g_model.data import Batches, G4GBatch
+from g4g_model.checkpoint import about_run, write
+from g4g_model.config import FRAMES, PRESETS, SETTINGS, VARIANTS, G4GConfig, require_variant
+from g4g_model.data import ONLY, Batches, G4GBatch
 from g4g_model.g4g import Drawn
 from g4g_model.networks.alignment import mouth_pictures
 from g4g_model.networks.fusion import dilated
 from g4g_model.networks.layers import flattened
 from g4g_model.parts import Parts
+from g4g_model.validation import figures, grid
 from prep.shards.index import Dataset
 
 logger = logging.getLogger(__name__)
-
-VALIDATED = 32
-"""Windows that figures are taken on."""
 
 _VGG = "vgg19"
 
@@ -42,8 +43,10 @@ class G4GTrainable:
         config: network and loss.
         batches: what it learns from.
         validation: what figures are taken on, one sample at a time.
-        vgg: for the perception loss; ``None``: it is off.
+        judges: pretrained networks that take part in the loss.
     """
+
+    shared = True
 
     def __init__(
         self,
@@ -51,20 +54,25 @@ class G4GTrainable:
         config: G4GConfig,
         batches: Batches,
         validation: Batches | None = None,
-        vgg: losses.VGGFeatures | None = None,
+        judges: Judges | None = None,
     ) -> None:
         self.name, self.config = name, config
         self.module = Parts(config)
         self._batches, self._validation = batches, validation
-        self._vgg = vgg if config.weights.perception > 0 else None
+        self._judges = judges or Judges()
 
     @property
     def losses_off(self) -> tuple[str, ...]:
         """Terms that are off although the variant has them."""
         weights = self.config.weights.model_dump()
-        absent = () if self.config.inter else ("sync", "alignment")
+        absent = {"expert", "identity"} | (set() if self.config.inter else {"sync", "alignment"})
         off = {name for name, weight in weights.items() if weight == 0 and name not in absent}
-        return tuple(sorted(off | ({"perception"} if self._vgg is None else set())))
+        return tuple(sorted(off | ({"perception"} if self._judges.vgg is None else set())))
+
+    @property
+    def trained_against(self) -> tuple[str, ...]:
+        """SHA-256 of the sync experts that the generator learns from."""
+        return () if self._judges.expert is None else (self._judges.expert.sha256,)
 
     def describe(self) -> dict[str, Any]:
         """Configuration, what is learned from, and which terms are off."""
@@ -77,18 +85,26 @@ class G4GTrainable:
             "footage_sha256": self._batches.digest(),
             "validation_samples": 0 if self._validation is None else len(self._validation),
             "losses_off": list(self.losses_off),
-            "trained_against": [],
+            "trained_against": list(self.trained_against),
         }
 
-    def batch(self, rng: np.random.Generator) -> G4GBatch:
-        return self._batches.draw(rng)
+    def batch(self, rng: np.random.Generator, turn: Turn = ONLY) -> G4GBatch:
+        if self.config.clips % turn.ranks:
+            raise UsageError(
+                f"{self.config.clips} clips cannot be shared by {turn.ranks} processes",
+                "Let --set clips be a multiple of them: it counts the whole batch.",
+            )
+        return self._batches.draw(rng, turn)
 
     def after_step(self) -> None:
         """See :class:`g4g_core.training.AfterStep`."""
         self.module.average.update(self.module.generator, self.module.mouth)
 
     def losses(self, batch: G4GBatch) -> dict[str, torch.Tensor]:
-        """Every term, unweighted, and ``total``; ``found`` is the share of mouths that find their sound."""
+        """Every term, unweighted, and ``total``; ``found`` is the share of mouths that find their sound.
+
+        In several processes each sees its share of the batch, and of the matrix of mouths and sounds the whole.
+        """
         drawn: Drawn = self.module.generator(batch.inputs)
         settled = int(self.module.average.updates) >= self.config.settle
         terms = {
@@ -97,9 +113,10 @@ class G4GTrainable:
             **self._attribute(drawn, batch),
             **self._inter(drawn, batch, settled),
             **self._adversarial(drawn, batch, settled),
+            **self._foreign(drawn, batch, settled),
         }
         weights = {**self.config.weights.model_dump(), "discriminator": 1.0}
-        total = sum((weights[name] * term for name, term in terms.items() if name in weights), torch.zeros(()))
+        total = sum((weights[name] * term for name, term in terms.items() if name in weights), nothing(drawn.picture))
         return {"total": total, **terms}
 
     def _reconstruction(self, drawn: Drawn, batch: G4GBatch) -> torch.Tensor:
@@ -114,10 +131,12 @@ class G4GTrainable:
         return outcome + losses.reconstruction(drawn.faces, truth, regions, self.config.regions.model_dump())
 
     def _perception(self, drawn: Drawn, batch: G4GBatch) -> dict[str, torch.Tensor]:
-        if self._vgg is None:
+        vgg = self._judges.vgg
+        if vgg is None:
             return {}
         mask = dilated(flattened(batch.inputs.erase))
-        return {"perception": losses.perception(self._vgg, drawn.picture, flattened(batch.truth), mask)}
+        vgg.to(mask.device)
+        return {"perception": losses.perception(vgg, drawn.picture, flattened(batch.truth), mask)}
 
     def _attribute(self, drawn: Drawn, batch: G4GBatch) -> dict[str, torch.Tensor]:
         """By the averaged network: the one that is trained could make its own features alike."""
@@ -135,14 +154,15 @@ class G4GTrainable:
             return {}
         terms: dict[str, torch.Tensor] = {}
         if config.weights.alignment > 0:
-            seen = mouth(flattened(batch.stacks))
-            sounds = unit(self.module.generator.audio(flattened(batch.sounds[:, 1:])))
-            cosines, near = seen @ sounds.T, losses.too_near(batch.starts[:, 1:])
-            terms["alignment"] = self._contrast(cosines, mouth.scale, near, _flat_columns(batch.wrong[:, 1:] - 1))
-            found = cosines.detach().masked_fill(near, -2).argmax(1) == torch.arange(len(cosines))
+            seen = gathered(mouth(flattened(batch.stacks)).float())
+            sounds = gathered(unit(self.module.generator.audio(flattened(batch.sounds[:, 1:])).float()))
+            cosines, near = seen @ sounds.T, losses.too_near(gathered(batch.starts[:, 1:]))
+            wrong = _flat_columns(gathered(batch.wrong[:, 1:]) - 1)
+            terms["alignment"] = self._contrast(cosines, mouth.scale, near, wrong)
+            found = cosines.detach().masked_fill(near, -2).argmax(1) == torch.arange(len(near), device=near.device)
             terms["found"] = found.float().mean()
         if config.weights.sync > 0:
-            terms["sync"] = self._sync(drawn, batch) if settled else torch.zeros(())
+            terms["sync"] = self._sync(drawn, batch) if settled else nothing(drawn.picture)
         return terms
 
     def _sync(self, drawn: Drawn, batch: G4GBatch) -> torch.Tensor:
@@ -155,11 +175,12 @@ class G4GTrainable:
         generated = judge.mouth(mouths)
         with torch.no_grad():
             true = judge.mouth(flattened(batch.stacks)).view(clips, windows - 1, -1)
-            sounds = unit(judge.generator.audio(flattened(batch.sounds)))
-        seen = flattened(torch.cat([generated[:, None], true], 1))
-        anchors = windows * torch.arange(clips)
-        wrong = _flat_columns(batch.wrong)
-        return self._contrast(seen @ sounds.T, judge.mouth.scale, losses.too_near(batch.starts), wrong, anchors)
+            sounds = gathered(unit(judge.generator.audio(flattened(batch.sounds)).float()))
+        seen = gathered(flattened(torch.cat([generated[:, None], true], 1)).float())
+        starts = gathered(batch.starts)
+        anchors = windows * torch.arange(len(starts), device=starts.device)
+        wrong = _flat_columns(gathered(batch.wrong))
+        return self._contrast(seen @ sounds.T, judge.mouth.scale, losses.too_near(starts), wrong, anchors)
 
     def _contrast(
         self,
@@ -180,7 +201,7 @@ class G4GTrainable:
         if judge is None:
             return {}
         if not settled:
-            return {name: torch.zeros(()) for name in (*names, "discriminator")}
+            return {name: nothing(drawn.picture) for name in (*names, "discriminator")}
         real = judge(flattened(batch.truth))
         terms = {"discriminator": losses.lsgan_discriminator(real[-1], judge(drawn.picture.detach())[-1])}
         with frozen(judge):
@@ -191,19 +212,67 @@ class G4GTrainable:
             terms["features"] = losses.feature_matching(real[:-1], fake[:-1])
         return terms
 
+    def _foreign(self, drawn: Drawn, batch: G4GBatch, settled: bool) -> dict[str, torch.Tensor]:
+        """What pretrained networks that were not trained here say: a sync expert, an identity network."""
+        expert, network, weights = self._judges.expert, self._judges.identity, self.config.weights
+        terms: dict[str, torch.Tensor] = {}
+        if expert is not None and batch.expert is not None:
+            view, edge = batch.expert, (batch.expert.frames.shape[1] - FRAMES) // 2
+            pictures = drawn.picture.float().view(len(batch.keys), FRAMES, *drawn.picture.shape[1:])
+            shown = torch.cat([view.frames[:, :edge], pictures, view.frames[:, edge + FRAMES :]], 1)
+            heard = expert.loss(shown, view.places, view.heard) if settled else nothing(pictures)
+            terms["expert"] = heard
+        if network is not None and weights.identity > 0:
+            references = batch.inputs.references
+            with torch.no_grad():
+                known = network.embed(flattened(references)).view(*references.shape[:2], -1).mean(1)
+            found = network.embed(drawn.picture.float()).view(len(batch.keys), FRAMES, -1)
+            terms["identity"] = (1 - (found * unit(known)[:, None]).sum(-1)).mean()
+        return terms
+
     def validate(self) -> dict[str, float]:
-        """Of the averaged generator: mean L1 in the mouth (0..2) and its PSNR in dB, which decides what is best."""
-        if self._validation is None:
-            return {}
-        errors, squares = [], []
-        for number in range(VALIDATED):
-            batch = self._validation.draw(np.random.default_rng([0, number]))
-            drawn: Drawn = self.module.average.generator(batch.inputs)
-            truth, mask = flattened(batch.truth), flattened(batch.regions["mouth"])
-            errors.append(float(losses.masked_l1(drawn.picture, truth, mask)))
-            squares.append(float((mask * (drawn.picture - truth).square()).sum() / (3 * mask.sum())))
-        psnr = float(np.mean([10 * np.log10(4 / max(value, 1e-10)) for value in squares]))
-        return {"mouth_l1": float(np.mean(errors)), "mouth_psnr": psnr, "score": psnr}
+        """Figures of the averaged networks, on the same windows every time; see :mod:`g4g_model.validation`."""
+        return {} if self._validation is None else figures(self.module.average, self._validation)
+
+    def pictures(self) -> dict[str, np.ndarray]:
+        """See :class:`g4g_core.training.Illustrated`."""
+        seen = self._validation or self._batches
+        return {"faces": grid(self.module.average.generator, seen)}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Judges:
+    """Pretrained networks that take part in the loss and learn nothing.
+
+    Attributes:
+        vgg: of the perception loss; ``None``: it is off.
+        expert: a sync expert.
+        identity: an identity network.
+    """
+
+    vgg: losses.VGGFeatures | None = None
+    expert: SyncExpert | None = None
+    identity: IdentityNetwork | None = None
+
+
+def nothing(like: torch.Tensor) -> torch.Tensor:
+    """A term that does not count yet."""
+    return torch.zeros((), device=like.device)
+
+
+def gathered(share: torch.Tensor) -> torch.Tensor:
+    """What all processes have of it, along the first axis in the order of their ranks, with gradient."""
+    from torch import distributed
+
+    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+        return share
+    if not share.requires_grad:
+        parts = [torch.empty_like(share) for _ in range(distributed.get_world_size())]
+        distributed.all_gather(parts, share.contiguous())
+        return torch.cat(parts)
+    from torch.distributed.nn.functional import all_gather
+
+    return torch.cat(all_gather(share.contiguous()))
 
 
 def unit(sounds: torch.Tensor) -> torch.Tensor:
@@ -224,7 +293,7 @@ def frozen(module: nn.Module) -> Iterator[None]:
 def _flat_columns(wrong: torch.Tensor) -> torch.Tensor:
     """Columns [B W] in the whole matrix of columns [B, W] in each clip."""
     clips, windows = wrong.shape
-    return (wrong + windows * torch.arange(clips)[:, None]).flatten()
+    return (wrong + windows * torch.arange(clips, device=wrong.device)[:, None]).flatten()
 
 
 class G4GKind:
@@ -245,28 +314,44 @@ class G4GKind:
             DatasetError: too little to learn from, or a person who is trained on and in the validation.
         """
         require_variant(self.name, config)
+        judges = _judges(config)
         dataset = Dataset.open(data.shards)
-        batches = Batches(dataset, data.splits, config, data.selection)
+        batches = Batches(dataset, data.splits, config, data.selection, judges.expert)
         validation = None
         if data.validation is not None:
-            alone = config.model_copy(update={"clips": 1})
-            validation = Batches(dataset, dataset.splits, alone, data.validation)
+            alone = config.model_copy(update={"clips": 1, "stages": (), "mirror": False})
+            if data.validation in dataset.splits:
+                validation = Batches(dataset, (data.validation,), alone)
+            else:
+                validation = Batches(dataset, dataset.splits, alone, data.validation)
             shared = sorted(validation.identities & batches.identities)
             if shared:
                 raise DatasetError(
                     f"{shared[0]} is trained on and in the validation",
                     "Select people that the other selection leaves out.",
                 )
-        vgg = _vgg_features() if config.weights.perception > 0 else None
         torch.manual_seed(seed)
-        return G4GTrainable(self.name, config, batches, validation, vgg)
+        return G4GTrainable(self.name, config, batches, validation, judges)
 
     def export(self, trainable: G4GTrainable, folder: Path) -> list[Path]:
         """``<name>.safetensors``: the averaged generator, for :mod:`g4g_model.generator`."""
-        about = About(self.name, trainable.config, trainable.losses_off, ())
-        path = folder / f"{self.name}.safetensors"
+        path, about = folder / f"{self.name}.safetensors", about_run(self.name, trainable.describe(), folder)
         write(path, about, trainable.module.average.generator.state_dict())
         return [path]
+
+
+def _judges(config: G4GConfig) -> Judges:
+    """What the configuration asks for, as far as it is here. Raises UsageError for a name that nobody offers."""
+    expert = identity = None
+    if config.expert is not None and config.weights.expert > 0:
+        expert = registry.load(registry.SYNC_EXPERTS, config.expert).open()
+        if expert.frames < FRAMES or expert.frames % 2 == 0:
+            raise UsageError(
+                f"{config.expert} sees {expert.frames} frames", f"An odd number from {FRAMES} on is needed."
+            )
+    if config.identity is not None and config.weights.identity > 0:
+        identity = registry.load(registry.IDENTITY_NETWORKS, config.identity).open()
+    return Judges(_vgg_features() if config.weights.perception > 0 else None, expert, identity)
 
 
 def _vgg_features() -> losses.VGGFeatures | None:

@@ -17,7 +17,9 @@ _EPSILON = 1e-5
 
 def statistics(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation [n, C, 1, 1] of every channel of features [n, C, H, W]."""
-    variance, mean = torch.var_mean(x, dim=(2, 3), keepdim=True, correction=0)
+    x = x.float()
+    mean = x.mean((2, 3), keepdim=True)
+    variance = (x - mean).square().mean((2, 3), keepdim=True)  # several times faster than torch.var_mean
     return mean, torch.sqrt(variance + _EPSILON)
 
 
@@ -115,7 +117,7 @@ def mouth_pictures(pictures: torch.Tensor, places: torch.Tensor, size: int) -> t
 
     Args:
         pictures: [n, 3, S, S].
-        places: [n, 2, 3] from :func:`g4g_model.inputs.mouth_places`; they follow from the pose points alone.
+        places: [n, 2, 3] from :func:`prep.sync_expert.mouths.mouth_squares`; they follow from the pose points alone.
         size: P, px.
 
     Returns:

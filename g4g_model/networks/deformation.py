@@ -11,6 +11,9 @@ from torch.nn import functional
 
 from g4g_model.networks.layers import SLOPE, Residual, convolution
 
+_CELLS = 4
+"""Side of the grid that features are pooled to: means over all of a picture would not tell where a face lies [O]."""
+
 
 def warp(features: torch.Tensor, motion: torch.Tensor) -> torch.Tensor:
     """Warp every channel by its own scale, rotation and translation (DINet's AdaAT) [P; O: form].
@@ -24,10 +27,10 @@ def warp(features: torch.Tensor, motion: torch.Tensor) -> torch.Tensor:
     n, channels, height, width = features.shape
     scale, angle = motion[..., 0], motion[..., 1]
     cosine, sine = scale * torch.cos(angle), scale * torch.sin(angle)
-    rows = torch.stack([cosine, -sine, motion[..., 2], sine, cosine, motion[..., 3]], -1)
+    rows = torch.stack([cosine, -sine, motion[..., 2], sine, cosine, motion[..., 3]], -1).float()
     grid = functional.affine_grid(rows.reshape(n * channels, 2, 3), [n * channels, 1, height, width], False)
     moved = functional.grid_sample(
-        features.reshape(n * channels, 1, height, width), grid, padding_mode="border", align_corners=False
+        features.float().reshape(n * channels, 1, height, width), grid, padding_mode="border", align_corners=False
     )
     return moved.reshape(n, channels, height, width)
 
@@ -43,7 +46,7 @@ class Deformation(nn.Module):
         self.joins = nn.ModuleList([nn.Conv2d(references * width, width, 1) for width in channels])
         hidden = 2 * embedding
         self.shared = nn.Sequential(
-            nn.Linear(embedding + 2 * channels[-1], hidden), nn.LeakyReLU(SLOPE), nn.Linear(hidden, hidden),
+            nn.Linear(embedding + 2 * channels[-1] * _CELLS**2, hidden), nn.LeakyReLU(SLOPE), nn.Linear(hidden, hidden),
             nn.LeakyReLU(SLOPE),
         )  # fmt: skip
         self.motions = nn.ModuleList()
@@ -71,7 +74,9 @@ class Deformation(nn.Module):
         repeats = len(sound) // len(references[0])
         levels = zip(self.joins, references, strict=True)
         joined = [join(f.flatten(1, 2)).repeat_interleave(repeats, 0) for join, f in levels]
-        pooled = torch.cat([sound, source[-1].mean((2, 3)), joined[-1].mean((2, 3))], 1)
+        pooled = torch.cat(
+            [sound, *(functional.adaptive_avg_pool2d(f[-1], _CELLS).flatten(1) for f in (source, joined))], 1
+        )
         hidden = self.shared(pooled)
         scales = zip(self.motions, joined, source, masks, strict=True)
         return [
@@ -96,13 +101,15 @@ class Decoder(nn.Module):
         self.heads = nn.ModuleDict()
         width, stride = channels[-1], strides[-1]
         skips = dict(zip(strides[:-1], channels[:-1], strict=True))
-        while stride > 1:
+        while stride > 2:
             stride //= 2
             after = skips.get(stride, max(8, width // 2))
             self.steps.append(nn.Sequential(convolution(width + skips.get(stride, 0), after), Residual(after)))
-            if stride in (4, 2, 1):
+            if stride in (4, 2):
                 self.heads[str(stride)] = nn.Conv2d(after, 3, 3, 1, 1)
             width = after
+        # full size in one step from half of it: four pixels a cell
+        self.heads["1"] = nn.Sequential(nn.Conv2d(width, 12, 3, 1, 1), nn.PixelShuffle(2))
         self._strides = tuple(strides)
 
     def forward(self, features: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -115,4 +122,4 @@ class Decoder(nn.Module):
             x = step(torch.cat([x, skips[stride]], 1) if stride in skips else x)
             if str(stride) in self.heads:
                 faces.append(torch.tanh(self.heads[str(stride)](x)))
-        return faces
+        return [*faces, torch.tanh(self.heads["1"](x))]

@@ -37,11 +37,12 @@ class DeformationFusion(nn.Module):
     (1 - alpha) source + residual``; outside, the source exactly.
     """
 
-    def __init__(self, width: int = 16) -> None:
+    def __init__(self, width: int = 32) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(7, width, 3, 1, 1), nn.LeakyReLU(SLOPE), nn.Conv2d(width, width, 3, 1, 1), nn.LeakyReLU(SLOPE),
-            nn.Conv2d(width, 4, 3, 1, 1),
+            nn.PixelUnshuffle(2), nn.Conv2d(4 * 7, width, 3, 1, 1), nn.LeakyReLU(SLOPE),
+            nn.Conv2d(width, width, 3, 1, 1), nn.LeakyReLU(SLOPE), nn.Conv2d(width, 4 * 4, 3, 1, 1),
+            nn.PixelShuffle(2),
         )  # fmt: skip
 
     def forward(self, face: torch.Tensor, source: torch.Tensor, erase: torch.Tensor) -> torch.Tensor:

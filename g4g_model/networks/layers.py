@@ -34,6 +34,8 @@ class Residual(nn.Module):
 class Pyramid(nn.Module):
     """Encoder with features at three scales.
 
+    Pixels are first stacked into channels: few channels at full size cost more than all that follows.
+
     Args:
         before: channels of the pictures.
         channels: of the features, fine to coarse.
@@ -42,17 +44,16 @@ class Pyramid(nn.Module):
 
     def __init__(self, before: int, channels: Sequence[int], finest: int) -> None:
         super().__init__()
-        width = channels[0] // 2
-        self.stem = convolution(before, width, finest // 2, kernel=5)
+        self.stacked = nn.PixelUnshuffle(finest)
         self.levels = nn.ModuleList()
-        for after in channels:
-            self.levels.append(nn.Sequential(convolution(width, after, 2), Residual(after)))
+        width = before * finest**2
+        for number, after in enumerate(channels):
+            self.levels.append(nn.Sequential(convolution(width, after, 2 if number else 1), Residual(after)))
             width = after
 
     def forward(self, pictures: torch.Tensor) -> list[torch.Tensor]:
         """Features of pictures [n, C, S, S], fine to coarse."""
-        x = self.stem(pictures)
-        features = []
+        x, features = self.stacked(pictures), []
         for level in self.levels:
             x = level(x)
             features.append(x)

@@ -19,6 +19,12 @@ RIGHT_EYE, LEFT_EYE = slice(36, 42), slice(42, 48)
 MOUTH = slice(48, 68)
 OUTER_LIP = slice(48, 60)
 
+MIRROR = np.array(
+    [*range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1), 45, 44, 43, 42, 47, 46, 39, 38, 37, 36]
+    + [41, 40, *range(54, 47, -1), *range(59, 54, -1), *range(64, 59, -1), 67, 66, 65]
+)
+"""int [68]: the point that each one is in a mirrored picture."""
+
 # Mean face of the 68 iBUG points, symmetrised: the Procrustes mean of dlib's fits on frontal frames. The origin is
 # the middle between the outer eye corners, the unit their distance, y points down.
 _POINTS = [

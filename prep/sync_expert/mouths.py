@@ -11,7 +11,7 @@ import math
 import cv2
 import numpy as np
 
-from prep.stages.geometry import canonical_to_frame, scale_of
+from prep.stages.geometry import N_POINTS, POSE, canonical_to_frame, scale_of
 
 PATCH = 64
 """Side of a mouth picture, px."""
@@ -59,6 +59,24 @@ def mouth_patches(crops: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     matrices = canonical_to_frame(landmarks)
     patches = [mouth_patch(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), m) for crop, m in zip(crops, matrices, strict=True)]
     return np.stack(patches) if patches else np.zeros((0, PATCH, PATCH), np.uint8)
+
+
+def mouth_squares(pose: np.ndarray, size: int, part: float = 1.0) -> np.ndarray:
+    """Where the mouth is looked for, from pose points alone, as ``affine_grid`` wants it.
+
+    Args:
+        pose: float [n, 31, 2], points 17-47, pixels of pictures of ``size`` px.
+        part: of the square's side that is wanted, around its centre.
+
+    Returns:
+        float32 [n, 2, 3]: the square that :func:`mouth_patch` cuts.
+    """
+    points = np.zeros((len(pose), N_POINTS, 2))
+    points[:, POSE] = pose
+    matrix = canonical_to_frame(points)
+    linear, centre = matrix[..., :2], matrix[..., :2] @ np.array([0.0, CENTRE_Y]) + matrix[..., 2]
+    squares = np.concatenate([linear * (part * SIDE / size), ((2 * centre + 1) / size - 1)[..., None]], -1)
+    return np.asarray(squares, np.float32)
 
 
 def _shrunk(grey: np.ndarray, matrix: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:

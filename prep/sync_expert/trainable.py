@@ -19,6 +19,7 @@ from g4g_core.config import Config
 from g4g_core.errors import DatasetError
 from g4g_core.protocols import TrainingData
 from g4g_core.registry import unknown
+from g4g_core.training import Turn
 from prep.shards.index import Dataset
 from prep.sync_expert.audio import spectrogram
 from prep.sync_expert.augment import augmented_mouths, augmented_sound, resampled
@@ -69,6 +70,8 @@ class ExpertBatch:
 class SyncTrainable:
     """An expert that is being trained. See :class:`g4g_core.training.Trainable`."""
 
+    shared = False  # eight minutes on one core; its matrix is not gathered
+
     def __init__(
         self, design: Design, config: ExpertConfig, footage: Sequence[Footage], held_out: Sequence[Footage] = ()
     ) -> None:
@@ -97,7 +100,7 @@ class SyncTrainable:
             "held_out_shots": len(self._held_out),
         }
 
-    def batch(self, rng: np.random.Generator) -> ExpertBatch:
+    def batch(self, rng: np.random.Generator, turn: Turn) -> ExpertBatch:
         """Windows of some clips; picture and sound of a clip are stretched alike, and augmented apart."""
         seen, heard, starts, keys = [], [], [], []
         for number in rng.choice(len(self._footage), self._config.clips, replace=False):
@@ -227,9 +230,11 @@ class SyncKind:
         for name in config.late:
             if name not in sources:
                 raise unknown("source", name, sources)
-        held_out = (
-            read_footage(dataset, dataset.splits, data.validation, quiet=quiet) if data.validation is not None else []
-        )
+        held_out: Sequence[Footage] = []
+        if data.validation in dataset.splits:
+            held_out = read_footage(dataset, (data.validation,), None, quiet=quiet)
+        elif data.validation is not None:
+            held_out = read_footage(dataset, dataset.splits, data.validation, quiet=quiet)
         known = {shot.identity for shot in footage}
         shared = sorted({shot.identity for shot in held_out} & known)
         if shared:

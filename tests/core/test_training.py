@@ -12,9 +12,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from g4g_core import training  # noqa: E402
+from g4g_core import runs  # noqa: E402
 from g4g_core.errors import UsageError  # noqa: E402
-from g4g_core.training import NonFiniteLoss, Settings, checkpoints, load_checkpoint, rate_at, train  # noqa: E402
+from g4g_core.runs import checkpoints, load_checkpoint  # noqa: E402
+from g4g_core.training import NonFiniteLoss, Settings, Turn, rate_at, train  # noqa: E402
 
 
 @dataclasses.dataclass
@@ -28,6 +29,7 @@ class Line:
     """Learns y = 3 x - 1 with dropout and batch statistics, so that every kind of state matters."""
 
     name = "line"
+    shared = False
 
     def __init__(self, seed: int = 0, stop_at: int | None = None, poison: int | None = None) -> None:
         torch.manual_seed(seed)
@@ -39,7 +41,7 @@ class Line:
     def describe(self) -> dict[str, Any]:
         return {"kind": "line"}
 
-    def batch(self, rng: np.random.Generator) -> Points:
+    def batch(self, rng: np.random.Generator, turn: Turn) -> Points:
         if self.calls == self.stop_at:
             raise KeyboardInterrupt
         self.calls += 1
@@ -61,12 +63,12 @@ SETTINGS = Settings(steps=60, learning_rate=0.02, log_every=10, validate_every=2
 
 
 def weights(folder: Path, step: int) -> bytes:
-    return (folder / f"step-{step:06d}" / training.MODEL_FILE).read_bytes()
+    return (folder / f"step-{step:06d}" / runs.MODEL_FILE).read_bytes()
 
 
 def log(folder: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (folder / training.LOG_FILE).read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+    lines = [json.loads(line) for line in (folder / runs.LOG_FILE).read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in ("seconds", "waiting")} for line in lines]
 
 
 def test_it_learns_and_says_so(tmp_path: Path) -> None:
@@ -76,7 +78,7 @@ def test_it_learns_and_says_so(tmp_path: Path) -> None:
     assert last["total"] < 0.2 * lines[0]["total"]
     assert [line["step"] for line in lines] == list(range(10, 301, 10))
     assert lines[-1]["validation"]["score"] > -0.5
-    assert json.loads((tmp_path / "run" / training.BEST_FILE).read_text())["step"] in range(20, 301, 20)
+    assert json.loads((tmp_path / "run" / runs.BEST_FILE).read_text())["step"] in range(20, 301, 20)
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_one_others(tmp_path: Path) -> None:
@@ -93,7 +95,7 @@ def test_a_run_that_was_stopped_anywhere_resumes_the_exact_steps(tmp_path: Path,
         train(Line(stop_at=stop_at), SETTINGS, tmp_path / "cut", quiet=True)
     other = 99 if stop_at >= 20 else 0  # from a checkpoint on, the weights it began with do not matter
     train(Line(seed=other), SETTINGS, tmp_path / "cut", resume=True, quiet=True)
-    for name in (training.MODEL_FILE, training.OPTIMIZER_FILE):
+    for name in (runs.MODEL_FILE, runs.OPTIMIZER_FILE):
         files = [tmp_path / run / "step-000060" / name for run in ("whole", "cut")]
         assert files[0].read_bytes() == files[1].read_bytes()
     assert log(tmp_path / "cut") == log(tmp_path / "whole")
@@ -130,12 +132,12 @@ def test_checkpoints_that_are_damaged_or_of_another_network_are_refused(tmp_path
     folder = tmp_path / "run" / "step-000060"
     with pytest.raises(UsageError, match="checkpoint of another network"):
         load_checkpoint(folder, torch.nn.Linear(2, 2))
-    data = bytearray((folder / training.MODEL_FILE).read_bytes())
+    data = bytearray((folder / runs.MODEL_FILE).read_bytes())
     data[-1] ^= 1
-    (folder / training.MODEL_FILE).write_bytes(bytes(data))
+    (folder / runs.MODEL_FILE).write_bytes(bytes(data))
     with pytest.raises(UsageError, match="is damaged"):
         load_checkpoint(folder, Line().module)
-    (folder / training.STATE_FILE).unlink()
+    (folder / runs.STATE_FILE).unlink()
     with pytest.raises(UsageError, match="is no checkpoint"):
         load_checkpoint(folder, Line().module)
 
@@ -168,7 +170,7 @@ def test_dropout_of_a_step_differs_between_seeds(tmp_path: Path) -> None:
 
 def test_a_log_line_that_a_kill_cut_off_is_dropped_and_a_finished_run_says_its_last_line(tmp_path: Path) -> None:
     last = train(Line(), SETTINGS, tmp_path / "run", quiet=True)
-    with open(tmp_path / "run" / training.LOG_FILE, "a") as file:
+    with open(tmp_path / "run" / runs.LOG_FILE, "a") as file:
         file.write('{"step": 7')
     again = train(Line(), SETTINGS, tmp_path / "run", resume=True, quiet=True)
     assert again == last

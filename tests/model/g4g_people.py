@@ -23,7 +23,7 @@ CLIPS = (
 )
 
 SMALL: dict[str, Any] = {
-    "size": 64, "channels": (8, 8, 16), "embedding": 16, "clips": 2, "windows": 6, "settle": 0,
+    "size": 64, "channels": (8, 8, 16), "embedding": 16, "clips": 2, "windows": 6, "settle": 0, "mirror": False,
     "weights": {"perception": 0.0},
 }  # fmt: skip
 

@@ -28,7 +28,6 @@ from g4g_model.inputs import (  # noqa: E402
     erase_at,
     heard,
     inputs_of,
-    mouth_places,
     pictures_in,
     pictures_out,
     points_at,
@@ -47,6 +46,7 @@ from prep.stages.crop import crop_track  # noqa: E402
 from prep.stages.encode import jpeg, png  # noqa: E402
 from prep.stages.geometry import JAW, MEAN_FACE, MOUTH, POSE  # noqa: E402
 from prep.stages.mel import mel_window  # noqa: E402
+from prep.sync_expert.mouths import mouth_squares  # noqa: E402
 
 CONFIG = G4GConfig(**{**SMALL, "clips": 3})
 
@@ -192,10 +192,10 @@ def test_windows_of_the_matrix_are_true_mouths_and_what_is_heard_during_them(peo
             np.testing.assert_array_equal(batch.sounds[number, window, 0].numpy(), sound)
             if window:
                 frames = np.arange(start, start + 5)
-                places = mouth_places(landmarks[frames, POSE], 64)
+                places = torch.from_numpy(mouth_squares(landmarks[frames, POSE], 64))
                 mouths = mouth_pictures(pictures_in(reader.frames(row, frames)), places, 32)
                 torch.testing.assert_close(batch.stacks[number, window - 1], mouths)
-        own = mouth_places(landmarks[batch.starts[number, 0] + np.arange(5)][:, POSE], 64)
+        own = torch.from_numpy(mouth_squares(landmarks[batch.starts[number, 0] + np.arange(5)][:, POSE], 64))
         assert torch.equal(batch.places[number], own)
 
 

@@ -13,14 +13,18 @@ torch = pytest.importorskip("torch")
 
 from g4g_model.config import PRESETS, VARIANTS, G4GConfig  # noqa: E402
 from g4g_model.g4g import G4G, masks_of  # noqa: E402
-from g4g_model.inputs import Inputs, mouth_places  # noqa: E402
+from g4g_model.inputs import Inputs  # noqa: E402
 from g4g_model.networks.alignment import AudioEncoder, MouthEncoder, adain, mouth_pictures, statistics  # noqa: E402
 from g4g_model.networks.deformation import warp  # noqa: E402
 from g4g_model.networks.discriminator import PatchDiscriminator  # noqa: E402
 from g4g_model.networks.fusion import DeformationFusion, dilated, reach_of, softened  # noqa: E402
 from g4g_model.parts import Parts  # noqa: E402
 from prep.stages.geometry import MEAN_FACE, canonical_to_frame  # noqa: E402
-from prep.sync_expert.mouths import CENTRE_Y, SIDE  # noqa: E402
+from prep.sync_expert.mouths import (  # noqa: E402
+    CENTRE_Y,
+    SIDE,
+    mouth_squares,
+)
 
 SMALL: dict[str, Any] = {"size": 64, "channels": (8, 16, 24), "embedding": 16, "clips": 2, "windows": 6, "settle": 0}
 
@@ -215,7 +219,7 @@ def test_a_mouth_is_cut_where_the_pose_says() -> None:
     points = np.stack([MEAN_FACE * 30 + (40, 24), MEAN_FACE @ [[0.9, 0.4], [-0.4, 0.9]] * 28 + (50, 30)])
     rows, columns = torch.meshgrid(torch.arange(96.0), torch.arange(96.0), indexing="ij")
     picture = torch.stack([columns, rows, columns + rows]).expand(2, 3, 96, 96)
-    mouths = mouth_pictures(picture, mouth_places(points[:, 17:48], 96), 7)
+    mouths = mouth_pictures(picture, torch.from_numpy(mouth_squares(points[:, 17:48], 96)), 7)
 
     for mouth, matrix in zip(mouths, canonical_to_frame(points), strict=True):
         for row, column in ((3, 3), (1, 2), (5, 3)):  # of 7: the middle is 3

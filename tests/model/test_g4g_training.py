@@ -19,7 +19,7 @@ from g4g_core import weights as known_weights  # noqa: E402
 from g4g_core.errors import DatasetError, UsageError  # noqa: E402
 from g4g_core.protocols import TrainingData  # noqa: E402
 from g4g_core.training import NonFiniteLoss, Settings, train  # noqa: E402
-from g4g_model import losses, trainable  # noqa: E402
+from g4g_model import losses, trainable, validation  # noqa: E402
 from g4g_model.config import SETTINGS, VARIANTS  # noqa: E402
 from g4g_model.data import G4GBatch  # noqa: E402
 from g4g_model.parts import Parts  # noqa: E402
@@ -303,7 +303,7 @@ def test_a_short_training_on_rendered_faces_lowers_the_loss(sample_hdtf_clips: l
 def test_a_loss_that_is_not_finite_names_its_samples(people: Path, tmp_path: Path) -> None:
     trainee = opened(people)
     with torch.no_grad():
-        trainee.module.generator.decoder.heads["1"].bias.fill_(float("nan"))
+        trainee.module.generator.decoder.heads["1"][0].bias.fill_(float("nan"))
     keys = drawn_keys(trainee)
     with pytest.raises(NonFiniteLoss) as caught:
         train(trainee, settings(steps=2), tmp_path / "run", quiet=True)
@@ -318,7 +318,7 @@ def drawn_keys(trainee: G4GTrainable) -> list[str]:
 def test_validation_is_taken_on_others_and_by_the_average(
     people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainable, "VALIDATED", 2)
+    monkeypatch.setattr(validation, "WINDOWS", 2)
     keys = tmp_path / "val.txt"
     keys.write_text("toy-d_00-000-000\n")
     trainee = opened(people, validation=str(keys))

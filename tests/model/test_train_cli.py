@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 torch = pytest.importorskip("torch")
 
-from g4g_core.training import checkpoints  # noqa: E402
+from g4g_core.runs import checkpoints  # noqa: E402
 from g4g_model.cli import main  # noqa: E402
 from prep.config import BuildConfig  # noqa: E402
 from prep.run.build import Build  # noqa: E402
@@ -171,7 +171,8 @@ def test_a_model_that_can_generate_is_noted_for_the_other_commands(
     monkeypatch.setattr(registry, "load", lambda group, name: Kind())
     monkeypatch.setattr(training, "train", lambda *_, **__: {})
     for name in ("g4g", "sync-a"):
-        result = CliRunner().invoke(main, ["train", "--model", name, "--shards", "x", "--out", f"runs/{name}"])
+        data = ["--shards", "x", "--validation", "none"]
+        result = CliRunner().invoke(main, ["train", "--model", name, *data, "--out", f"runs/{name}"])
         assert result.exit_code == 0, result.output
 
     noted = yaml.safe_load((tmp_path / "g4g.yaml").read_text())["checkpoints"]

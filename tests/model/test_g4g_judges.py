@@ -1,0 +1,130 @@
+"""Networks that were trained elsewhere in G4G's loss: sync-a, and whatever is registered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from g4g_people import SMALL, write_people  # noqa: E402
+
+from g4g_core import registry  # noqa: E402
+from g4g_core.errors import UsageError  # noqa: E402
+from g4g_core.protocols import Speech, TrainingData  # noqa: E402
+from g4g_core.training import Turn  # noqa: E402
+from g4g_model.checkpoint import read  # noqa: E402
+from g4g_model.config import G4GConfig  # noqa: E402
+from g4g_model.trainable import G4GKind, G4GTrainable  # noqa: E402
+from prep.records import SAMPLES_PER_FRAME  # noqa: E402
+from prep.stages.geometry import MEAN_FACE  # noqa: E402
+from prep.sync_expert.gradient import SYNC_A_EXPERT  # noqa: E402
+from prep.sync_expert.infer import central, fingerprint, load  # noqa: E402
+from prep.sync_expert.mouths import mouth_patches  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_people(tmp_path_factory.mktemp("people"))
+
+
+def opened(people: Path, **fields: Any) -> G4GTrainable:
+    return G4GKind("g4g").open(G4GConfig(**{**SMALL, **fields}), TrainingData(str(people)), seed=0)
+
+
+def smooth_film(frames: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Frames whose brightness moves, and points of a face in their middle."""
+    rows, columns = np.mgrid[:size, :size] / size
+    film = [128 + 80 * np.sin(6 * columns + t) * np.cos(5 * rows - 0.3 * t) for t in range(frames)]
+    pictures = np.repeat(np.round(np.stack(film))[..., None], 3, -1).astype(np.uint8)
+    points = MEAN_FACE * (0.3 * size) + (0.5 * size, 0.35 * size) + np.linspace(0, 3, frames)[:, None, None]
+    return pictures, points.astype(np.float32)
+
+
+def test_sync_a_in_torch_reads_what_it_reads_in_numpy() -> None:
+    expert, plain = SYNC_A_EXPERT.open(), load("sync-a")
+    rng = np.random.default_rng(0)
+    pictures, points = smooth_film(15, 128)
+    patches = mouth_patches(pictures, points)
+    windows = np.stack([central(patches)[start : start + 9] for start in range(7)])
+    np.testing.assert_allclose(
+        expert.see(torch.from_numpy(windows / np.float32(255))).numpy(), plain.see(patches), atol=1e-5
+    )
+    pcm = np.round(3000 * rng.normal(size=15 * SAMPLES_PER_FRAME)).astype(np.int16)
+    speech = Speech(pcm, np.zeros((48, 80), np.float32), 0, 0)
+    expected = (plain.see(patches) * plain.hear(pcm)).sum(1)
+    shown = torch.from_numpy(np.moveaxis(pictures, -1, 1) / np.float32(127.5) - 1)
+    for start in range(7):
+        window = slice(start, start + 9)
+        told = expert.prepare(points[window, 17:48], 128, speech, start)
+        loss = expert.loss(shown[None, window], *(torch.from_numpy(array)[None] for array in told))
+        assert float(loss) == pytest.approx(1 - expected[start], abs=0.03)  # the mouths are cut out in two ways
+
+
+def test_the_expert_teaches_the_generator_and_is_noted(people: Path, tmp_path: Path) -> None:
+    trainee = opened(people, expert="sync-a")
+    batch = trainee.batch(np.random.default_rng(0), Turn())
+    assert batch.expert is not None and batch.expert.frames.shape[:2] == (2, 9)
+    torch.testing.assert_close(batch.expert.frames[:, 2:7], batch.truth)
+    terms = trainee.losses(batch)
+    terms["expert"].backward()
+    decoder = trainee.module.generator.decoder
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in decoder.parameters())
+    assert all(p.grad is None for p in trainee.module.mouth.parameters())
+
+    assert trainee.describe()["trained_against"] == [fingerprint("sync-a")]
+    (file,) = G4GKind("g4g").export(trainee, tmp_path)
+    assert read(str(file))[0].trained_against == (fingerprint("sync-a"),)
+    assert not [name for name in trainee.module.state_dict() if "visual" in name]
+
+
+def test_an_expert_changes_no_other_term_and_weight_nought_leaves_it_out(people: Path) -> None:
+    trainee, without = opened(people, expert="sync-a"), opened(people, expert="sync-a", weights={"expert": 0.0})
+    batch = trainee.batch(np.random.default_rng(0), Turn())
+    terms, plain = trainee.losses(batch), opened(people).losses(batch)
+    assert {name for name in terms if name not in plain} == {"expert"}
+    assert all(torch.equal(terms[name], plain[name]) for name in plain if name != "total")
+    assert float(terms["total"] - plain["total"]) == pytest.approx(0.3 * float(terms["expert"]), rel=1e-3)
+    assert without.batch(np.random.default_rng(0), Turn()).expert is None
+    assert without.describe()["trained_against"] == []
+
+
+def test_the_expert_waits_until_the_face_has_settled(people: Path) -> None:
+    trainee = opened(people, expert="sync-a", settle=5)
+    assert float(trainee.losses(trainee.batch(np.random.default_rng(0), Turn()))["expert"]) == 0
+
+
+def test_an_expert_that_nobody_offers_is_refused(people: Path) -> None:
+    with pytest.raises(UsageError, match=r"there is no sync expert 'sync-c'(?s:.)*sync-a"):
+        opened(people, expert="sync-c")
+
+
+class Means:
+    """An identity network that knows people by their mean colour."""
+
+    sha256 = "0" * 64
+
+    def open(self) -> Means:
+        return self
+
+    def embed(self, pictures: Any) -> Any:
+        return torch.nn.functional.normalize(pictures.mean((2, 3)) + torch.tensor([2.0, 0.0, 0.0]), dim=1)
+
+
+def test_a_registered_identity_network_takes_part(people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        registry, "load", lambda group, name: {(registry.IDENTITY_NETWORKS, "means"): Means()}[group, name]
+    )
+    trainee = opened(people, identity="means")
+    batch = trainee.batch(np.random.default_rng(0), Turn())
+    terms, plain = trainee.losses(batch), opened(people).losses(batch)
+    assert {name for name in terms if name not in plain} == {"identity"}
+    picture = trainee.module.generator(batch.inputs).picture
+    known = Means().embed(batch.inputs.references.flatten(0, 1)).view(2, 5, 3).mean(1)
+    known = known / known.norm(dim=1, keepdim=True)
+    cosines = (Means().embed(picture).view(2, 5, 3) * known[:, None]).sum(-1)
+    assert float(terms["identity"]) == pytest.approx(float((1 - cosines).mean()), rel=1e-4)
+    assert float(terms["total"] - plain["total"]) == pytest.approx(0.5 * float(terms["identity"]), abs=1e-4)
