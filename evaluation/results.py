@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from evaluation.cells import Cell
 from evaluation.harness import Plan
 from evaluation.metrics import MEASURES
 from evaluation.models import TRUTH
@@ -48,13 +49,15 @@ class Results:
 
     def features(self, model: str, shot: Shot, name: str) -> np.ndarray | None:
         """float32 [n, d] of one output, or ``None`` where it was not measured."""
-        from evaluation.cells import Cell
+        return features_of(Cell(self.plan.run, model, shot.key), name)
 
-        cell = Cell(self.plan.run, model, shot.key)
-        measures = cell.read().get("measures", {})
-        if not any(name in measured["features"] for measured in measures.values()):
-            return None
-        return cell.read_features(name)
+
+def features_of(cell: Cell, name: str) -> np.ndarray | None:
+    """float32 [n, d] of one output, or ``None`` where it was not measured."""
+    measures = cell.read().get("measures", {})
+    if not any(name in measured["features"] for measured in measures.values()):
+        return None
+    return cell.read_features(name)
 
 
 def read_results(plan: Plan) -> Results:

@@ -12,6 +12,9 @@ from typing import Any
 from evaluation.stats import FEW_CLUSTERS, MIN_CLUSTERS_FOR_SIGNIFICANCE
 from evaluation.summary import ALPHA, POOLED
 from evaluation.tables import number
+from reports.ablation import ablation
+from reports.about import what_it_is
+from reports.claims import p_text, says
 from reports.clips import decimals
 from reports.columns import GROUPS, direction, group_of, ordered
 from reports.provenance import provenance
@@ -27,13 +30,19 @@ TAUGHT = "trained against the judge"
 """Mark of a model that the judge's metrics show and never rank."""
 
 
-def leaderboard(summary: Mapping[str, Any], shots: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
+def leaderboard(
+    summary: Mapping[str, Any],
+    shots: Mapping[str, Any],
+    run: Mapping[str, Any],
+    opinions: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Everything on the page but single clips.
 
     Args:
         summary: content of ``summary.json``.
         shots: content of ``shots.json``.
         run: content of ``run.json``; only what does not change from one computation to the next is read.
+        opinions: of raters, from :func:`reports.opinions.read_opinions`.
     """
     metrics = [_metric(summary["metrics"][name]) for name in ordered(summary["metrics"])]
     models = _models(summary, run)
@@ -47,6 +56,7 @@ def leaderboard(summary: Mapping[str, Any], shots: Mapping[str, Any], run: Mappi
         "metrics": metrics,
         "models": models,
         "sources": sources,
+        "study": opinions,
         "provenance": provenance(summary, run),
     }
 
@@ -63,11 +73,12 @@ def _metric(about: Mapping[str, Any]) -> dict[str, Any]:
 
 def _models(summary: Mapping[str, Any], run: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The ground truth first, the others in the order in which the run named them."""
-    named = [model["name"] for model in run["models"]]
-    place = {name: position for position, name in enumerate(named)}
+    place = {model["name"]: position for position, model in enumerate(run["models"])}
+    targets = {model["name"]: model["target"] if model["kind"] == "generator" else "" for model in run["models"]}
     known = summary["models"]
     order = sorted(known, key=lambda name: (known[name]["kind"] != TRUTH, place.get(name, len(place)), name))
-    return [{"name": name, **known[name]} for name in order]
+    models = [{"name": name, "target": targets.get(name, ""), **known[name]} for name in order]
+    return [{**model, "what": what_it_is(model)} for model in models]
 
 
 def _source(
@@ -102,7 +113,9 @@ def _source(
         **facts,
         "compared": _usual_shots(rows),
         "licences": licences,
+        "seconds": round(sum(float(shot["about"].get("duration") or 0) for shot in own)),
         "verdicts": verdicts(table, metrics, here),
+        "ablation": ablation(table, metrics, here),
         "rows": rows,
         "pairs": {
             metric["id"]: [_pair(metric, pair, taught) for pair in table["pairs"].get(metric["id"], [])]
@@ -173,13 +186,6 @@ def _gap(metric: Mapping[str, Any], gap: Mapping[str, Any]) -> dict[str, Any]:
     return {"text": text, "beyond": beyond, "p": p_text(gap["p"])}
 
 
-def p_text(p: float | None) -> str | None:
-    """A p value to two digits; ``None`` stays: no claim."""
-    if p is None:
-        return None
-    return f"{p:.2g}" if p >= 1e-4 else "<0.0001"
-
-
 def _pair(metric: Mapping[str, Any], pair: Mapping[str, Any], taught: set[str]) -> dict[str, Any]:
     """One comparison, with who is better in words."""
     low, high = pair["low"], pair["high"]
@@ -188,19 +194,13 @@ def _pair(metric: Mapping[str, Any], pair: Mapping[str, Any], taught: set[str]) 
         "low": None if low is None else number(low, low, high),
         "high": None if high is None else number(high, low, high),
     }
-    claim = pair["p_holm"]
+    claim, said = pair["p_holm"], says(metric, pair)
     if metric["by_judge"] and not taught.isdisjoint((pair["a"], pair["b"])):
         verdict = f"no comparison: {TAUGHT}"
-    elif claim is None:
+    elif said is None:
         verdict = f"no claim: {pair['clusters']} identities"
-    elif claim >= ALPHA or pair["effect"] == 0:
-        verdict = "not told apart"
-    elif metric["better"] is None:
-        verdict = "they differ"
     else:
-        # for a value to be reached, a pair compares distances from it
-        first = (pair["effect"] > 0) == (metric["better"] == "higher")
-        verdict = f"{pair['a' if first else 'b']} is better"
+        verdict = f"{said} is better" if said in (pair["a"], pair["b"]) else said
     counts = {"n": pair["n"], "clusters": pair["clusters"]}
     return {
         "a": pair["a"], "b": pair["b"], **shown, "p": p_text(pair["p"]), "p_holm": p_text(claim), **counts,

@@ -19,15 +19,25 @@ _CODES = np.frombuffer(ALPHABET.encode(), np.uint8)
 CURVES = {"lse": "SyncNet", "judge": "judge (sync-b)"}
 """Curves of 31 distances, by AV offset from -15 to 15, and who measured them."""
 
+_MOST_DIGITS = 12  # before and after the point: more a double of JavaScript would not hold
+_NEAR_HALF = 1e-3
 _ABOUT = ("yaw_max_abs", "face_px", "brightness", "duration")
 
 
 def decimals(values: Sequence[float]) -> int:
-    """Decimals that leave four digits of the range of ``values``, at most six; none where all are whole."""
+    """Decimals that leave four digits of the range in which most ``values`` lie, at most six; none where all are whole.
+
+    One value far off must not cost the others their digits: the range is twice that of the middle half, where it is
+    less than the whole.
+    """
     if not values or all(value == round(value) for value in values):
         return 0
-    spread = max(values) - min(values) or abs(values[0])
-    return min(6, max(0, 3 - math.floor(math.log10(spread))))
+    lower, upper = np.quantile(values, [0.25, 0.75])
+    whole = max(values) - min(values)
+    spread = min(2 * float(upper - lower) or whole, whole) or abs(values[0])
+    most = max(map(abs, values))
+    room = _MOST_DIGITS - math.floor(math.log10(most)) if most >= 1 else _MOST_DIGITS
+    return max(0, min(6, room, 3 - math.floor(math.log10(spread))))
 
 
 def pack_column(values: Sequence[float | None], digits: int | None = None) -> dict[str, Any]:
@@ -39,9 +49,12 @@ def pack_column(values: Sequence[float | None], digits: int | None = None) -> di
     """
     known = [value for value in values if value is not None]
     kept = decimals(known) if digits is None else digits
-    # through the printed text: what the page shows is what Python would print
-    units = np.array([0 if value is None else int(f"{value:.{kept}f}".replace(".", "")) for value in values], np.int64)
     there = np.array([value is not None for value in values], bool)
+    scaled = np.array([0.0 if value is None else value for value in values]) * 10.0**kept
+    units = np.rint(scaled).astype(np.int64)
+    # next to a half, the printed text decides: what the page shows is what Python would print
+    for at in np.flatnonzero(there & (np.abs(scaled - np.floor(scaled) - 0.5) < _NEAR_HALF)).tolist():
+        units[at] = int(f"{values[at]:.{kept}f}".replace(".", ""))
     low = int(units[there].min()) if known else 0
     most = int(units[there].max()) - low if known else 0
     width = max(1, math.ceil(most.bit_length() / 6))
@@ -52,13 +65,26 @@ def pack_column(values: Sequence[float | None], digits: int | None = None) -> di
 
 def pack_curve(values: Sequence[float | None]) -> list[Any] | None:
     """``[least, greatest, data]`` of a curve, or ``None`` of one that holds nothing."""
-    known = [value for value in values if value is not None]
-    if not known:
-        return None
-    low, high = float(f"{min(known):.4f}"), float(f"{max(known):.4f}")
-    room = (high - low) or 1.0
-    levels = [None if value is None else min(63, max(0, round((value - low) / room * 63))) for value in values]
-    return [low, high, "".join(MISSING if level is None else ALPHABET[level] for level in levels)]
+    return pack_curves([values])[0]
+
+
+def pack_curves(curves: Sequence[Sequence[float | None]]) -> list[list[Any] | None]:
+    """As :func:`pack_curve`, of many at once."""
+    lengths = [len(values) for values in curves]
+    numbers = np.full((len(curves), max(lengths, default=0)), np.nan)
+    for row, values in zip(numbers, curves, strict=True):
+        row[: len(values)] = np.array(values, np.float64)  # None becomes NaN
+    there = ~np.isnan(numbers)
+    some = there.any(axis=1)
+    low = np.round(np.where(there, numbers, np.inf).min(axis=1, initial=np.inf), 4)
+    high = np.round(np.where(there, numbers, -np.inf).max(axis=1, initial=-np.inf), 4)
+    room = np.where(some & (high > low), high - low, 1.0)
+    share = (np.where(there, numbers, 0.0) - np.where(some, low, 0.0)[:, None]) / room[:, None]
+    letters = np.where(there, _CODES[np.clip(np.round(share * 63), 0, 63).astype(int)], ord(MISSING)).astype(np.uint8)
+    return [
+        [float(low[at]), float(high[at]), letters[at, :length].tobytes().decode("ascii")] if some[at] else None
+        for at, length in enumerate(lengths)
+    ]
 
 
 def pack_clips(
@@ -85,7 +111,7 @@ def pack_clips(
             columns[metric["id"]] = pack_column(values)
     curves: dict[str, Any] = {}
     for kind in CURVES:
-        packed = [None if row is None else pack_curve(row["curves"].get(kind) or ()) for _, row in rows]
+        packed = pack_curves([() if row is None else row["curves"].get(kind) or () for _, row in rows])
         if any(packed):
             curves[kind] = packed
     errors, flags = [], []

@@ -26,8 +26,8 @@ def whiskers(
     drawn = {name: cell for name, cell in cells.items() if cell.get("mean") is not None and "reason" not in cell}
     if not drawn:
         return {}
-    marks = [cell[end] for cell in drawn.values() for end in ("mean", "low", "high") if cell.get(end) is not None]
-    scale = Scale.around([*marks, *([] if target is None else [target])], _PAD, _WIDTH - _PAD)
+    groups = [[cell[end] for end in ("mean", "low", "high") if cell.get(end) is not None] for cell in drawn.values()]
+    scale = Scale.clear([*groups, *([] if target is None else [[target]])], _PAD, _WIDTH - _PAD)
     real = drawn.get(truth or "", {}).get("mean")
     return {name: _whisker(scale, cell, target, real) for name, cell in drawn.items()}
 
@@ -39,12 +39,21 @@ def _whisker(scale: Scale, cell: Mapping[str, Any], target: float | None, real: 
         parts.append(_line("target", scale(target), 0, scale(target), _HEIGHT))
     if real is not None:
         parts.append(_line("real", scale(real), 0, scale(real), _HEIGHT))
+    if not scale.holds(cell["mean"]):
+        return _svg("whisker", _WIDTH, _HEIGHT, [*parts, _beyond(scale(cell["mean"]), middle, scale)])
     if cell.get("low") is not None:
         low, high = scale(cell["low"]), scale(cell["high"])
         parts.append(_line("span", low, middle, high, middle))
         parts += [_line("span", x, middle - 3, x, middle + 3) for x in (low, high)]
     parts.append(Markup('<circle class="dot" cx="{}" cy="{}" r="3"/>').format(_f(scale(cell["mean"])), _f(middle)))
     return _svg("whisker", _WIDTH, _HEIGHT, parts)
+
+
+def _beyond(x: float, y: float, scale: Scale) -> Markup:
+    """An arrow at the border: the value lies far off the scale."""
+    way = 1 if abs(x - scale.end) < abs(x - scale.start) else -1
+    path = f"M{_f(x - 5 * way)} {_f(y - 4)}l{6 * way} 4l{-6 * way} 4z"
+    return Markup('<path class="beyond" d="{}"/>').format(path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,9 +83,13 @@ _SCATTER_W, _SCATTER_H, _LEFT, _RIGHT, _TOP, _BOTTOM = 460, 330, 58, 18, 18, 46
 
 
 def scatter(points: Sequence[Point], x: Axis, y: Axis) -> Markup:
-    """Models by two metrics, with their intervals, and a note in the corner where both are best."""
-    xs = Scale.around([v for p in points for v in (p.x, *(p.x_interval or ()))], _LEFT, _SCATTER_W - _RIGHT, 0.08)
-    ys = Scale.around([v for p in points for v in (p.y, *(p.y_interval or ()))], _SCATTER_H - _BOTTOM, _TOP, 0.08)
+    """Models by two metrics, with their intervals, the Pareto front, and a note in the corner where both are best.
+
+    A model far off is drawn as an arrow at the border.
+    """
+    xs = Scale.clear([[p.x, *(p.x_interval or ())] for p in points], _LEFT, _SCATTER_W - _RIGHT, 0.08)
+    ys = Scale.clear([[p.y, *(p.y_interval or ())] for p in points], _SCATTER_H - _BOTTOM, _TOP, 0.08)
+    front = pareto_front(points, x.better, y.better)
     bottom, right = _SCATTER_H - _BOTTOM, _SCATTER_W - _RIGHT
     parts = [_rect("plot", _LEFT, _TOP, right - _LEFT, bottom - _TOP)]
     for value, text in xs.ticks(5):
@@ -93,6 +106,10 @@ def scatter(points: Sequence[Point], x: Axis, y: Axis) -> Markup:
         arrow = {(True, True): "↖", (False, True): "↗", (True, False): "↙", (False, False): "↘"}[left, top]
         parts.append(_text(*at, f"{arrow} better", "start" if left else "end", "best"))
         boxes.append(_box(*at, 9, "start" if left else "end"))
+    inside = [point for point in front if xs.holds(point.x) and ys.holds(point.y)]
+    if len(inside) > 1:
+        places = " ".join(f"{_f(xs(point.x))},{_f(ys(point.y))}" for point in inside)
+        parts.append(Markup('<polyline class="front" points="{}"/>').format(places))
     for point in points:
         kind = "model real" if point.truth else "model"
         px, py = xs(point.x), ys(point.y)
@@ -100,11 +117,31 @@ def scatter(points: Sequence[Point], x: Axis, y: Axis) -> Markup:
             parts.append(_line(f"span {kind}", xs(point.x_interval[0]), py, xs(point.x_interval[1]), py))
         if point.y_interval:
             parts.append(_line(f"span {kind}", px, ys(point.y_interval[0]), px, ys(point.y_interval[1])))
-        parts.append(Markup('<circle class="dot {}" cx="{}" cy="{}" r="4.5"/>').format(kind, _f(px), _f(py)))
+        if xs.holds(point.x) and ys.holds(point.y):
+            parts.append(Markup('<circle class="dot {}" cx="{}" cy="{}" r="4.5"/>').format(kind, _f(px), _f(py)))
+        else:
+            parts.append(_beyond(px, py, xs))
     for point in points:
         parts.append(_label(point, xs(point.x), ys(point.y), boxes))
     known = "; ".join(f"{p.label}: {p.x:.4g}, {p.y:.4g}" for p in points)
-    return _svg("scatter", _SCATTER_W, _SCATTER_H, parts, f"{y.title} against {x.title}. {known}")
+    best = f". Pareto front: {', '.join(point.label for point in front)}" if len(front) > 1 else ""
+    return _svg("scatter", _SCATTER_W, _SCATTER_H, parts, f"{y.title} against {x.title}. {known}{best}")
+
+
+def pareto_front(points: Sequence[Point], x: str | float | None, y: str | float | None) -> list[Point]:
+    """Models that no other beats in both directions by their means, by ``x``; none where a direction is missing.
+
+    The ground truth is no model and takes no part.
+    """
+    if not (isinstance(x, str) and isinstance(y, str)):
+        return []
+    turned = [((p.x if x == "higher" else -p.x), (p.y if y == "higher" else -p.y), p) for p in points if not p.truth]
+    kept = [
+        (right, point)
+        for right, up, point in turned
+        if not any(a >= right and b >= up and (a, b) != (right, up) for a, b, _ in turned)
+    ]
+    return [point for _, point in sorted(kept, key=lambda item: item[0])]
 
 
 def _label(point: Point, px: float, py: float, boxes: list[Box]) -> Markup:
@@ -160,6 +197,10 @@ def offset_histogram(counts: Mapping[int, int], most: float, label: str) -> Mark
     return _svg("histogram", 31 * _BAR, _BARS_H + 16, parts, label)
 
 
+FAR_OFF = 30
+"""So many times the range of all others, and a model is left out of a drawing's scale."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Scale:
     """Values to pixels, linear."""
@@ -170,6 +211,23 @@ class Scale:
     end: float
 
     @classmethod
+    def clear(cls, groups: Sequence[Sequence[float]], start: float, end: float, margin: float = 0.0) -> Scale:
+        """As :meth:`around`, without groups (a model's mean and ends) so far off that the others would be one dot."""
+        kept = [(min(group), max(group)) for group in groups if group]
+        for _ in range(len(kept) // 3):
+            low, high = min(ends[0] for ends in kept), max(ends[1] for ends in kept)
+            fewer = [[e for e in kept if e[0] != low], [e for e in kept if e[1] != high]]
+            fewer = [some for some in fewer if len(some) > 1]
+            nearest = min(fewer, key=lambda some: max(e[1] for e in some) - min(e[0] for e in some), default=None)
+            if nearest is None:
+                break
+            left = max(e[1] for e in nearest) - min(e[0] for e in nearest)
+            if left == 0 or left * FAR_OFF >= high - low:
+                break
+            kept = nearest
+        return cls.around([value for ends in kept for value in ends], start, end, margin)
+
+    @classmethod
     def around(cls, values: Sequence[float], start: float, end: float, margin: float = 0.0) -> Scale:
         """Spans ``values`` and a margin on both sides; one value alone stands in the middle."""
         low, high = min(values), max(values)
@@ -177,7 +235,12 @@ class Scale:
         return cls(low - room, high + room, start, end)
 
     def __call__(self, value: float) -> float:
-        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
+        """Pixels; a value off the scale lies at its border."""
+        inside = min(self.high, max(self.low, value))
+        return self.start + (inside - self.low) / (self.high - self.low) * (self.end - self.start)
+
+    def holds(self, value: float) -> bool:
+        return self.low <= value <= self.high
 
     def ticks(self, about: int) -> list[tuple[float, str]]:
         """Round values inside, near ``about`` of them, as (value, text)."""

@@ -6,6 +6,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from evaluation.merge import MERGED
+
 _OPTIONS = ("split", "selection", "footage", "protocol", "limit", "seed", "on_failure", "precision", "timeout")
 _DEFAULTS = {"limit": None, "selection": None, "footage": None, "on_failure": "drop-everywhere", "precision": "fp32",
              "timeout": 600.0, "seed": 0}  # fmt: skip
@@ -16,6 +18,7 @@ _PLACES = {"selection": "FILE", "footage": "ROOT"}
 def provenance(summary: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
     """Code, packages, seeds, digests and commands; no date, duration, host or absolute path."""
     environment = run["environment"]
+    parts = [_part(summary, run, part) for part in run.get(MERGED, ())]
     return {
         "git_commit": environment["git_commit"],
         "python": environment["python"],
@@ -24,8 +27,22 @@ def provenance(summary: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, 
         "prompts": summary["prompts"],
         "seed": summary["seed"],
         "precision": summary["precision"],
-        "command": _command(summary, run["settings"]),
-        "render": "g4g-eval report RUN",
+        "command": "\n".join(part["command"] for part in parts) or _command(summary, run["settings"]),
+        "render": shlex.join(["g4g-eval", "report", *(["RUN"] if not parts else [part["name"] for part in parts])]),
+        "merged": parts,
+    }
+
+
+def _part(summary: Mapping[str, Any], run: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
+    """A run that a merged one was made of."""
+    names = [model["name"] for model in run["models"] if model["name"] in part["models"]]
+    own = {part["models"][name]: summary["models"][name] for name in names}
+    environment = part["environment"]
+    return {
+        "name": part["name"],
+        "models": names,
+        "git_commit": environment["git_commit"],
+        "command": _command({**summary, "models": own}, part["settings"]),
     }
 
 
@@ -46,7 +63,7 @@ def _command(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
         words += ["--metrics", ",".join(settings["metrics"])]
     for name in _OPTIONS:
         value = settings.get(name, summary.get(name))
-        if value is not None and not (name in _DEFAULTS and value == _DEFAULTS[name]):
+        if value not in (None, {}) and not (name in _DEFAULTS and value == _DEFAULTS[name]):
             words += [f"--{name.replace('_', '-')}", _PLACES.get(name, str(value))]
     return shlex.join([*words, *(["--pooled"] if settings.get("pooled") else [])])
 

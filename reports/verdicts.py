@@ -45,8 +45,8 @@ def _verdict(table: Mapping[str, Any], metric: Mapping[str, Any], names: Sequenc
     if len(ranked) == 1:
         return _said("single", [], f"only {leaders[0]} was measured: nothing to compare it with")
     if all(pair["p_holm"] is None for pair in pairs):
-        return _said("untested", [], f"{clusters} identities are too few for a test "
-                     f"(it takes {MIN_CLUSTERS_FOR_SIGNIFICANCE})")  # fmt: skip
+        have = "1 identity is" if clusters == 1 else f"{clusters} identities are"
+        return _said("untested", [], f"{have} too few for a test (it takes {MIN_CLUSTERS_FOR_SIGNIFICANCE})")
     if len(leaders) == len(ranked):
         return _said("tie", [], f"no significant difference between {_listed(leaders, 'models')}")
     if len(leaders) > 1:
@@ -112,17 +112,33 @@ def _outcome(found: Sequence[Mapping[str, Any]]) -> str:
     compared = [verdict for verdict in found if verdict["claim"] in ("ahead", "first", "shared", "tie")]
     if not compared:
         return "No difference between them is claimed: there are too few identities, or too little was measured."
-    if not wins:
-        shared = "" if all(verdict["claim"] == "tie" for verdict in compared) else ", though some fall behind"
-        return f"No model is significantly ahead of all the others at anything listed below{shared}."
     everywhere = len({verdict["source"] for verdict in found}) > 1
+    sentences = []
+    if wins:
+        ahead = "is significantly ahead of every other model in"
+        sentences.append("; ".join(f"{who} {ahead} {what}" for who, what in _by_model(wins, everywhere)))
+    else:
+        sentences.append("No model is significantly ahead of all the others at anything listed below")
+    first: dict[tuple[str, str], list[str]] = {}
+    for verdict in compared:
+        if verdict["claim"] in ("first", "shared") and len(verdict["leaders"]) <= _AT_MOST_NAMED:
+            place = (_joined(verdict["leaders"]), verdict["aspect"].lower())
+            first.setdefault(place, []).append(verdict["source"])
+    if first:
+        said = "; ".join(f"{who} in {what}" for who, what in _by_model(first, everywhere))
+        sentences.append(f"Nobody is significantly better than {said}")
+    rest = len(compared) - sum(len(where) for of in (wins, first) for where in of.values())
+    if rest and (wins or first):
+        sentences.append(f"The other {_count(rest, 'comparison')} below told no model from the best")
+    return ". ".join(sentences) + "."
+
+
+def _by_model(found: Mapping[tuple[str, str], Sequence[str]], everywhere: bool) -> list[tuple[str, str]]:
+    """(models, aspects with the sources) of {(models, aspect): sources}."""
     clauses: dict[str, list[str]] = {}
-    for (model, aspect), where in wins.items():
-        clauses.setdefault(model, []).append(f"{aspect} ({_joined(where)})" if everywhere else aspect)
-    ahead = "is significantly ahead of every other model in"
-    text = "; ".join(f"{model} {ahead} {_joined(parts)}" for model, parts in clauses.items())
-    rest = len(compared) - sum(len(where) for where in wins.values())
-    return f"{text}. In the other {_count(rest, 'comparison')} below nobody stands alone." if rest else f"{text}."
+    for (models, aspect), where in found.items():
+        clauses.setdefault(models, []).append(f"{aspect} ({_joined(where)})" if everywhere else aspect)
+    return [(models, _joined(parts)) for models, parts in clauses.items()]
 
 
 def _subject(names: Sequence[str]) -> str:

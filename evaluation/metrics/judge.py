@@ -53,7 +53,8 @@ class _Session:
 
     def result(self) -> Measured:
         mouths = np.concatenate(self._mouths)
-        reading = compare([load(JUDGE)], mouths, self._context.pcm[: 640 * len(mouths)])
+        expert = load(JUDGE)
+        reading = compare([expert], mouths, self._context.pcm[: 640 * len(mouths)])
         if reading is None:
             why = ("too_few_frames", f"{len(mouths)} frames are too few for a reading")
             return Measured(missing={metric.id: why for metric in JudgeMeasure.metrics})
@@ -63,5 +64,11 @@ class _Session:
             DISTANCE.id: reading.distance,
             OFFSET.id: float(reading.offset),
         }
-        curves = {"judge": [None if np.isnan(v) else round(float(v), 4) for v in reading.curve]}
+        by_frame = np.full(len(mouths), np.nan)
+        by_frame[expert.design.middles(len(mouths))] = reading.per_window
+        curves = {"judge": _known(reading.curve), "judge_frames": _known(by_frame)}
         return Measured(values=values, curves=curves, flags=("judge_offset_at_edge",) if reading.at_edge else ())
+
+
+def _known(values: np.ndarray) -> list[float | None]:
+    return [None if np.isnan(value) else round(float(value), 4) for value in values]

@@ -16,6 +16,7 @@ from evaluation.protocols import RECONSTRUCTION, Protocol
 from evaluation.results import Results
 from evaluation.run import write_run
 from evaluation.shots import Shot
+from evaluation.study_results import RESULTS_KIND
 from evaluation.summary import summarise
 
 LPIPS = {name: "needs the weights lpips-alex: g4g-eval weights fetch lpips-alex" for name in METRICS if "lpips" in name}
@@ -62,11 +63,13 @@ def write_synthetic_run(
     pooled: bool = False,
     on_failure: str = "drop-everywhere",
     settings: Mapping[str, Any] | None = None,
+    root: str = "/home/somebody/shards",
+    frame_curves: bool = False,
 ) -> dict[str, Any]:
     """Write a run's files; ``effect`` makes every model better than the one before by so many standard deviations."""
     failed, unavailable = dict(failed or {}), dict(unavailable or {})
     plan = Plan(
-        root="/home/somebody/shards", run=str(out), protocol=protocol, seed=0, timeout=1.0, models=models, shots=shots,
+        root=root, run=str(out), protocol=protocol, seed=0, timeout=1.0, models=models, shots=shots,
         excluded={}, speaker={s.key: s for s in shots}, measures=[], metrics=list(metrics), unavailable=unavailable,
         precision="fp32", dubbing={}, videos=None,
     )  # fmt: skip
@@ -88,6 +91,10 @@ def write_synthetic_run(
                     values[name, one.name, each.key] = _value(rng, about.better, effect * place)
             curve = 1.3 + 0.05 * rng.normal(size=31)
             curves[one.name, each.key] = {"judge": [round(float(v), 4) for v in curve]}
+            if frame_curves:
+                frames = 1.2 + 0.1 * np.random.default_rng(place).normal(size=each.n_frames - 4)
+                by_frame = [None, None, *(round(float(v), 4) for v in frames), None, None]
+                curves[one.name, each.key]["judge_frames"] = by_frame
             if "lse_d@crop1" not in unavailable:
                 curves[one.name, each.key]["lse"] = [round(float(v), 4) for v in 10 * curve]
     results = MadeUp(plan, failed, values, missing, curves, {}, {})
@@ -103,3 +110,21 @@ def _value(rng: np.random.Generator, better: str | float | None, shift: float) -
     if isinstance(better, float):
         return round(better + 0.1 * noise + 0.2 * (5 - shift), 6)
     return round(10 + noise + (shift if better == "higher" else -shift), 6)
+
+
+def study_results(models: list[str]) -> dict[str, Any]:
+    """As ``study collect`` writes them, of made-up numbers."""
+    sure = {"low": 3.1, "high": 3.9, "raters_low": 3.1, "raters_high": 3.9, "n": 40, "raters": 11, "identities": 8}
+    opinion = {"models": {name: {"mean": 3.5, **sure, "few": True, "rank": 1} for name in models}, "pairs": []}
+    strength = {"strength": 0.4, **sure, "chance": 0.6, "chance_low": 0.52, "chance_high": 0.68, "few": True, "rank": 1}
+    return {
+        "schema_version": 1, "kind": RESULTS_KIND, "study": "abc", "page": "p", "facts": {}, "models": models,
+        "questions": {name: f"about {name}?" for name in ("sync", "fidelity", "identity", "preference")},
+        "trials": {"preference": 8, "rating": 8, "checks": 2}, "shots": 12, "identities": 8,
+        "raters": {"counted": ["r1", "r2"], "excluded": [{"rater": "r3", "file": "c", "reasons": ["too fast"]}],
+                   "refused": [{"file": "<b>d", "reason": "edited"}]},
+        "opinion": {"fidelity": opinion, "sync": opinion, "identity": {"models": {}, "pairs": []}},
+        "preference": {"models": {name: {**strength, "won": 9, "tied": 1, "lost": 3} for name in models}, "pairs": []},
+        "agreement": {name: {"alpha": 0.61, "units": 9} for name in ("sync", "fidelity", "preference")}
+        | {"identity": {"alpha": None, "units": 0}},
+    }  # fmt: skip

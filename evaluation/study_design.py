@@ -1,0 +1,234 @@
+"""What raters of a blind study are shown: chosen by a seed, named by tokens, kept in the study's key file.
+
+The page that raters get names nothing but tokens: HMACs under a secret key, which only the key file holds. Whoever has
+the page alone cannot tell which model a clip is of. The order of the trials, and which clip of a pair stands on the
+left, follow from the rater's code by a rule that the page and :mod:`evaluation.study_answers` both know, so that an
+answers file can be checked against it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import hmac
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from evaluation.models import TRUTH
+from g4g_core import storage
+from g4g_core.errors import UsageError
+
+STUDY_SCHEMA_VERSION = 1
+STUDY_KIND = "g4g-study"
+DAMAGED = ""
+"""In place of a model: the truth as a coarse mosaic, for attention checks. No model has this name."""
+
+RATED_SHARE = 0.6
+"""Of the trials: those with scores; the rest are comparisons."""
+
+_CHECK_EVERY = 10  # trials
+_FEWEST_CHECKS = 2
+_TO_CHOOSE = (1, 2, 4, 5)  # what a check asks for; the middle is what a careless rater may well choose
+
+TrialKind = Literal["preference", "rating", "check-look", "check-read"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """A question with a score from 1 (``worst``) to 5 (``best``)."""
+
+    question: str
+    worst: str
+    best: str
+
+
+SCALES = {
+    "sync": Scale("How well do the lips fit the speech?", "not at all", "perfectly"),
+    "fidelity": Scale("How real does the picture look, sharpness and flaws considered?", "clearly fake", "real"),
+    "identity": Scale("How much does the face look like the person in the photo?", "someone else", "the same person"),
+}
+PREFERENCE_QUESTION = "Which of the two looks more like a real recording of the person speaking?"
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One thing a rater is asked.
+
+    Attributes:
+        token: what the page and the answers call it.
+        kind: a comparison, scores, a comparison whose answer is plain, or an instruction to be followed.
+        shot: key of the shot that is shown.
+        identity: the person in it.
+        clips: model by token of its clip; two of them in a comparison.
+        expected: of a check: the token of the clip, or the score, that passes.
+        seconds: a clip lasts.
+    """
+
+    token: str
+    kind: TrialKind
+    shot: str
+    identity: str
+    clips: Mapping[str, str]
+    expected: str | int | None = None
+    seconds: float = 0.0
+
+    @property
+    def is_check(self) -> bool:
+        return self.expected is not None
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """The key file of a study: what every token stands for. It stays with the researcher.
+
+    Attributes:
+        key: secret, 32 bytes in hex.
+        models: in the order of the run.
+        trials: in the order of their tokens.
+        facts: of the run: protocol, split, seed, data_fingerprint; and of the study: its own seed, licences.
+        page: SHA-256 of what the page shows, see :func:`reports.study_page.render_page`.
+    """
+
+    key: str
+    models: Sequence[str]
+    trials: Sequence[Trial]
+    facts: Mapping[str, Any]
+    page: str = ""
+
+    @property
+    def id(self) -> str:
+        return token_of(self.key, "study")
+
+    @property
+    def seal(self) -> str:
+        """What the page's checksums are made with; the page holds it, another study's page does not."""
+        return token_of(self.key, "seal", length=64)
+
+    def to_json(self) -> dict[str, Any]:
+        trials = [dataclasses.asdict(trial) for trial in self.trials]
+        return {
+            "schema_version": STUDY_SCHEMA_VERSION, "kind": STUDY_KIND, "id": self.id, "key": self.key,
+            "models": list(self.models), "trials": trials, "facts": dict(self.facts), "page": self.page,
+        }  # fmt: skip
+
+
+def read_study(path: str) -> Study:
+    """The study of a key file.
+
+    Raises:
+        UsageError: it is none, or one of another version.
+        StorageError: it cannot be read.
+    """
+    data = storage.read_json(path)
+    if not isinstance(data, dict) or data.get("kind") != STUDY_KIND:
+        raise UsageError(f"{path} is no study's key file", "Name the study.json that g4g-eval study build wrote.")
+    if data.get("schema_version") != STUDY_SCHEMA_VERSION:
+        version = data.get("schema_version")
+        raise UsageError(f"{path} has schema version {version}; this program reads {STUDY_SCHEMA_VERSION}")
+    try:
+        trials = [Trial(**trial) for trial in data["trials"]]
+        return Study(data["key"], data["models"], trials, data["facts"], data["page"])
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"{path} is damaged: {error}", "Restore it from a copy; the page does not hold it.") from error
+
+
+def token_of(key: str, *parts: str, length: int = 16) -> str:
+    """Hex HMAC-SHA256 of ``parts`` under the secret ``key`` (RFC 2104)."""
+    return hmac.new(bytes.fromhex(key), json.dumps(parts).encode(), hashlib.sha256).hexdigest()[:length]
+
+
+def clip_token(key: str, model: str, shot: str) -> str:
+    """What a page calls a model's clip of a shot."""
+    return token_of(key, "clip", model, shot)
+
+
+def place_in_order(study: str, rater: str, token: str) -> str:
+    """Trials are shown in ascending order of this: hex SHA-256."""
+    return hashlib.sha256(f"{study}|{rater}|{token}".encode()).hexdigest()
+
+
+def left_of(study: str, rater: str, token: str, clips: Sequence[str]) -> str:
+    """The clip that a rater is shown on the left: a coin thrown for every rater and trial."""
+    first, second = sorted(clips)
+    coin = int(hashlib.sha256(f"{study}|{rater}|{token}|left".encode()).hexdigest()[0], 16)
+    return first if coin % 2 == 0 else second
+
+
+def plan_trials(key: str, models: Sequence[str], shots: Mapping[str, str], n_trials: int, seed: int) -> list[Trial]:
+    """Comparisons and scores of models on shots, and attention checks among them.
+
+    Scores: every model on the same shots, so that no model has the easier ones. Comparisons: pairs of models in turn,
+    each on another shot every time, so that their numbers differ by 1 at most. Shots of people who are not in the
+    study yet come first. ``n_trials // 10`` checks are added, at least 2: the truth beside a coarse mosaic of itself,
+    and clips at which the page says what to choose.
+
+    Args:
+        key: the study's secret.
+        models: 2 or more.
+        shots: identity by key.
+        n_trials: comparisons and scored clips; there are fewer where the shots give no more.
+        seed: of the choice.
+
+    Returns:
+        Sorted by token; seconds are 0 still.
+
+    Raises:
+        UsageError: fewer than 2 models, no shots, or too few trials for a comparison and a score of every model.
+    """
+    if len(models) < 2:
+        raise UsageError(f"a study compares models, and there is only {', '.join(models) or 'none'}", "Name two.")
+    if not shots:
+        raise UsageError("there is no shot that all of these models have an output for", "Name other models.")
+    fewest = 2 * len(models) - 1
+    if n_trials < fewest:
+        raise UsageError(f"{n_trials} trials are too few for {len(models)} models", f"Ask for {fewest} or more.")
+    order = _new_people_first(shots, seed)
+    pairs = sorted(itertools.combinations(range(len(models)), 2), key=lambda pair: (pair[1] - pair[0], pair))
+    most_rounds = (n_trials - len(models) + 1) // len(models)  # the comparisons shall link all models
+    rounds = min(len(order), max(1, min(int(RATED_SHARE * n_trials / len(models)), most_rounds)))
+    compared = min(n_trials - rounds * len(models), len(pairs) * len(order))
+
+    planned: list[tuple[TrialKind, str, tuple[str, ...], int | None]] = []
+    for shot in order[:rounds]:
+        planned += [("rating", shot, (model,), None) for model in models]
+    for k in range(compared):
+        first, second = pairs[k % len(pairs)]
+        shot = order[(k // len(pairs) + k % len(pairs)) % len(order)]
+        planned.append(("preference", shot, (models[first], models[second]), None))
+    for k in range(max(_FEWEST_CHECKS, len(planned) // _CHECK_EVERY)):
+        shot = order[-1 - (k // 2) % len(order)]
+        if k % 2 == 0:
+            planned.append(("check-look", shot, (TRUTH, DAMAGED), None))
+        else:
+            lot = int(hashlib.sha256(f"{seed} {k} {shot}".encode()).hexdigest(), 16)
+            planned.append(("check-read", shot, (TRUTH,), _TO_CHOOSE[lot % len(_TO_CHOOSE)]))
+    trials = [_trial(key, number, shots, *each) for number, each in enumerate(planned)]
+    return sorted(trials, key=lambda trial: trial.token)
+
+
+def _trial(
+    key: str, number: int, shots: Mapping[str, str], kind: TrialKind, shot: str, of: Sequence[str], score: int | None
+) -> Trial:
+    clips = {clip_token(key, model, shot): model for model in of}
+    expected = clip_token(key, TRUTH, shot) if kind == "check-look" else score
+    return Trial(
+        token_of(key, "trial", kind, shot, *of, str(number)),
+        kind,
+        shot,
+        shots[shot],
+        dict(sorted(clips.items())),
+        expected,
+    )
+
+
+def _new_people_first(shots: Mapping[str, str], seed: int) -> list[str]:
+    """Shots in an order drawn by the seed: one of every identity, then a second one of each, and so on."""
+    drawn = sorted(shots, key=lambda shot: hashlib.sha256(f"{seed} {shot}".encode()).hexdigest())
+    turn: dict[str, int] = {}
+    seen: dict[str, int] = {}
+    for shot in drawn:
+        turn[shot] = seen.get(shots[shot], 0)
+        seen[shots[shot]] = turn[shot] + 1
+    return sorted(drawn, key=lambda shot: turn[shot])

@@ -1,0 +1,237 @@
+"""The page of a blind user study: one offline HTML file, made of a run's outputs, and the key file that unlocks it.
+
+The page holds clips, questions and tokens. What a token stands for is in the key file alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import secrets
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+from markupsafe import Markup
+
+from evaluation.models import TRUTH
+from evaluation.protocols import CROSS, ON_SHARDS, speakers
+from evaluation.shots import Shot, shots_of
+from evaluation.study_design import PREFERENCE_QUESTION, SCALES, Study, Trial, plan_trials
+from g4g_core import storage
+from g4g_core.errors import UsageError
+from g4g_core.registry import unknown
+from prep.records import FPS
+from prep.shards.index import Dataset
+from reports.embedded import script_json
+from reports.leaderboard import read_run
+from reports.study_media import CLIP_TYPE, ClipMaker, Media
+
+PAGE, KEY, RESULTS = "study.html", "study.json", "study_results.json"
+SECONDS = 8.0
+"""Longest part of a clip that is shown."""
+
+_SECONDS_A_TRIAL = 12  # of thinking and choosing, besides looking
+
+
+@dataclasses.dataclass(frozen=True)
+class BuiltStudy:
+    """What was written.
+
+    Attributes:
+        page: for the raters.
+        key: for the researcher.
+        bytes: of the page.
+        minutes: that a rater needs, about.
+        left_out: licence by shot of those that may not be shown.
+    """
+
+    page: str
+    key: str
+    bytes: int
+    study: Study
+    clips: int
+    minutes: int
+    left_out: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        kinds = [trial.is_check for trial in self.study.trials]
+        return {
+            "page": self.page, "key": self.key, "bytes": self.bytes, "study": self.study.id, "clips": self.clips,
+            "minutes": self.minutes, "models": list(self.study.models), "trials": kinds.count(False),
+            "checks": kinds.count(True), "left_out": dict(self.left_out), "facts": dict(self.study.facts),
+        }  # fmt: skip
+
+
+def build_study(
+    run: str,
+    out: str | None = None,
+    *,
+    models: Sequence[str] = (),
+    clips: int | None = None,
+    trials: int = 40,
+    seed: int = 0,
+    seconds: float = SECONDS,
+    i_may_show_them: bool = False,
+    key: str | None = None,
+    quiet: bool = False,
+) -> BuiltStudy:
+    """Write ``study.html`` and ``study.json`` of a finished run.
+
+    Args:
+        run: a folder made by ``g4g-eval run``.
+        out: folder of both files; the run's own by default.
+        models: of the run; by default all, without the ground truth where it says other words (``cross``).
+        clips: at most so many shots.
+        trials: comparisons and scored clips; attention checks are added.
+        seed: of the choice of shots.
+        seconds: longest part of a clip that is shown.
+        i_may_show_them: the user answers for showing footage whose licence forbids passing it on.
+        key: the secret, 32 bytes in hex; drawn by default.
+
+    Raises:
+        UsageError: no such run or model, footage that may not be shown, a data set that has changed, too few trials,
+            or another study in ``out``.
+        G4GError: files that cannot be read or written.
+    """
+    summary, known, facts = read_run(run)
+    out = run if out is None else out
+    if storage.exists(storage.join(out, KEY)):
+        raise UsageError(
+            f"{out} holds a study: answers to its page need its {KEY}",
+            "Give another folder with --out, or move the study away.",
+        )
+    if summary["protocol"] not in ON_SHARDS:
+        raise UsageError(f"{run} is a run of {summary['protocol']}", "A study shows runs of g4g-eval run.")
+    cross = ON_SHARDS[summary["protocol"]] is CROSS
+    chosen = _models(models, [str(model["name"]) for model in facts["models"]], cross)
+    shots = _shots(str(facts["data"]), str(summary["split"]), known["shots"])
+    speaker, _ = speakers(ON_SHARDS[summary["protocol"]], list(shots.values()), summary["seed"])
+    complete = {k: s for k, s in shots.items() if all(known["shots"][k]["models"][m]["error"] is None for m in chosen)}
+    shown, left_out = _allowed(complete, i_may_show_them)
+
+    key = secrets.token_hex(32) if key is None else key
+    identities = {k: s.identity for k, s in _at_most(shown, clips, seed).items()}
+    planned = plan_trials(key, chosen, identities, trials, seed)
+    media, lengths = ClipMaker(run, facts, shots, speaker, key, round(seconds * FPS)).media(planned, quiet=quiet)
+    planned = [dataclasses.replace(trial, seconds=max(lengths[clip] for clip in trial.clips)) for trial in planned]
+
+    restricted = sorted({str(shots[t.shot].about["licence"]) for t in planned if not _free(shots[t.shot])})
+    study = Study(
+        key, chosen, planned,
+        {"protocol": summary["protocol"], "split": summary["split"], "run_seed": summary["seed"], "seed": seed,
+         "data_fingerprint": summary["data"]["fingerprint"], "seconds": seconds, "restricted_licences": restricted},
+    )  # fmt: skip
+    text, study, minutes = render_page(study, media)
+    data = text.encode()
+    storage.write_json(storage.join(out, KEY), study.to_json())
+    storage.write_bytes(storage.join(out, PAGE), data)
+    return BuiltStudy(
+        storage.join(out, PAGE), storage.join(out, KEY), len(data), study,
+        sum(kind == CLIP_TYPE for kind, _ in media.files.values()), minutes,
+        {shot: str(complete[shot].about["licence"]) for shot in left_out},
+    )  # fmt: skip
+
+
+def render_page(study: Study, media: Media) -> tuple[str, Study, int]:
+    """The page as text, the study with the page's hash, and the minutes it takes.
+
+    The hash is the SHA-256 of what the page's definition says: trials, questions, hashes of clips and of the program.
+    """
+    import jinja2
+
+    script = _asset("study.js")
+    looking = sum(trial.seconds * len(trial.clips) + _SECONDS_A_TRIAL for trial in study.trials)
+    minutes = max(1, round(looking / 60))
+    definition = script_json(
+        {
+            "study": study.id,
+            "seal": study.seal,
+            "program": hashlib.sha256(script.encode()).hexdigest(),
+            "preference": PREFERENCE_QUESTION,
+            "scales": [{"id": name, **dataclasses.asdict(of)} for name, of in SCALES.items()],
+            "trials": [_shown(trial, media) for trial in study.trials],
+            "media": {
+                token: {"type": kind, "sha256": hashlib.sha256(data).hexdigest()}
+                for token, (kind, data) in sorted(media.files.items())
+            },
+        }
+    )
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("reports", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    text = environment.get_template("study.html.j2").render(
+        style=Markup(_asset("study.css")),
+        script=Markup(script),
+        script_hash="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        definition=Markup(definition),
+        media=[(token, base64.b64encode(data).decode()) for token, (_, data) in sorted(media.files.items())],
+        trials=len(study.trials),
+        minutes=minutes,
+        restricted=bool(study.facts["restricted_licences"]),
+    )
+    page = hashlib.sha256(definition.encode()).hexdigest()
+    return text, dataclasses.replace(study, page=page), minutes
+
+
+def _shown(trial: Trial, media: Media) -> dict[str, Any]:
+    """A trial as the page knows it: a check that is a comparison looks like any other."""
+    ask = {"preference": "pair", "check-look": "pair", "rating": "rate", "check-read": "read"}[trial.kind]
+    shown: dict[str, Any] = {"id": trial.token, "ask": ask, "clips": sorted(trial.clips)}
+    if ask == "rate":
+        shown["picture"] = media.photos[trial.shot]
+    if ask == "read":
+        shown["choose"] = trial.expected
+    return shown
+
+
+def _models(wanted: Sequence[str], known: Sequence[str], cross: bool) -> list[str]:
+    for name in wanted:
+        if name not in known:
+            raise unknown("model in this run", name, known)
+    if cross and TRUTH in wanted:
+        raise UsageError(f"{TRUTH} says other words than the models of a cross run", "Leave it out of --models.")
+    return [name for name in known if (name in wanted if wanted else not (cross and name == TRUTH))]
+
+
+def _shots(data: str, split: str, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Shot]:
+    """The shots of a run by key, from its data set."""
+    found = {shot.key: shot for shot in shots_of(Dataset.open(data), split) if shot.key in known}
+    changed = [key for key in known if key not in found or found[key].fingerprint != known[key]["fingerprint"]]
+    if changed:
+        raise UsageError(f"{data} no longer holds {min(changed)} as it was when the run was made", "Evaluate again.")
+    return found
+
+
+def _free(shot: Shot) -> bool:
+    return bool(shot.about["redistributable"])
+
+
+def _allowed(shots: Mapping[str, Shot], i_may_show_them: bool) -> tuple[dict[str, Shot], list[str]]:
+    """The shots that may be shown, and the keys of those that may not. Raises UsageError when none may."""
+    left_out = [] if i_may_show_them else sorted(key for key, shot in shots.items() if not _free(shot))
+    shown = {key: shot for key, shot in shots.items() if key not in left_out}
+    if left_out and not shown:
+        licences = sorted({str(shots[key].about["licence"]) for key in left_out})
+        raise UsageError(
+            f"no shot of this run may be passed on, and raters would be handed the footage (licences: "
+            f"{'; '.join(licences)})",
+            "If you hold the right to show it to your raters, say so with --i-may-show-them: you answer for it.",
+        )
+    return shown, left_out
+
+
+def _at_most(shots: Mapping[str, Shot], clips: int | None, seed: int) -> dict[str, Shot]:
+    if clips is None or clips >= len(shots):
+        return dict(shots)
+    order = sorted(shots, key=lambda key: hashlib.sha256(f"{seed} clips {key}".encode()).hexdigest())
+    return {key: shots[key] for key in sorted(order[:clips])}
+
+
+def _asset(name: str) -> str:
+    return resources.files("reports").joinpath("templates").joinpath(name).read_text(encoding="utf-8")

@@ -1,0 +1,451 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browsing import Scheme, axe_source, chromium, visit
+from playable_run import ALPHA, frame_of, write_playable_run
+from synthetic_run import GROUND_TRUTH, LPIPS, model, shot, study_results, write_synthetic_run
+
+from evaluation.models import Model
+from evaluation.tables import number
+from g4g_core import storage
+from reports.leaderboard import write_page, write_report
+from reports.media import Choice
+from reports.opinions import STUDY
+
+EVIL = "<img src=x onerror=alert(1)>"
+EVIL_TEXT = "</script><script>alert(2)</script><svg onload=alert(3)>"
+KEY = "toy-d_00-000"
+STILL = Model("still", "generator", "still", fingerprint="still/1")
+VARIANTS = [Model(name, "generator", name, fingerprint=name) for name in ("g4g", "g4g-no-intra", "g4g-no-inter")]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two sources, ten identities and seven, six models with marks and variants, a failure, columns without weights."""
+    out = tmp_path_factory.mktemp("runs") / "usual"
+    shots = [*(shot(number) for number in range(12)), *(shot(100 + i, "hdtf", f"q{i}") for i in range(7))]
+    taught = model("taught", marks=("trained against the judge",), judged_by_its_teacher=True)
+    models = [GROUND_TRUTH, STILL, taught, *VARIANTS, model("last", marks=("perception: off", "unguarded"))]
+    failed = {("last", shots[2].key): ("timeout", "600 s were not enough")}
+    write_synthetic_run(out, models, shots, failed=failed, unavailable=LPIPS, effect=0.8)
+    return out
+
+
+@pytest.fixture(scope="module")
+def page(run: Path) -> Path:
+    return Path(write_report(str(run)))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of everything that a page can hold but videos, once."""
+    out = tmp_path_factory.mktemp("runs") / "small"
+    shots = [shot(number) for number in range(8)]
+    taught = model("taught", marks=("trained against the judge", "unguarded"), judged_by_its_teacher=True)
+    metrics = ["lse_d@crop1", "m-lmd@20", "psnr@mouth", "sync_offset@judge", "sync_score@judge", "lpips-alex@mouth"]
+    models, failed = [GROUND_TRUTH, taught, *VARIANTS], {("taught", shots[1].key): ("timeout", "too slow")}
+    why = {"lpips-alex@mouth": LPIPS["lpips-alex@mouth"]}
+    write_synthetic_run(out, models, shots, metrics=metrics, failed=failed, unavailable=why, effect=2.0)
+    storage.write_json(out / STUDY, study_results([one.name for one in models]))
+    return Path(write_report(str(out)))
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = write_playable_run(tmp_path_factory.mktemp("playable"))
+    return Path(write_page(str(run), Choice("embed"))[0])
+
+
+def until(page: Any, condition: str) -> None:
+    """Wait for a condition; Playwright's own way would need a policy that lets a page evaluate strings."""
+    for _ in range(200):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(25)
+    pytest.fail(f"in vain: {condition}")
+
+
+def titled(clip: str) -> str:
+    """Whether the dialog shows this clip: links are followed a moment after they are clicked."""
+    return f"document.querySelector('dialog').open && document.querySelector('#clip-title').textContent === '{clip}'"
+
+
+def open_all(page: Any) -> None:
+    page.evaluate("for (const fold of document.querySelectorAll('main details')) fold.open = true")
+    page.wait_for_timeout(100)
+
+
+# ---------------------------------------------------------------- nothing from outside, nothing broken
+
+
+def test_the_page_asks_the_network_for_nothing_and_logs_no_error(browser: Any, page: Path) -> None:
+    with visit(browser, page) as seen:
+        open_all(seen.page)
+        seen.page.locator("#clip-rows a").first.click()
+        until(seen.page, "document.querySelector('dialog').open")
+        assert seen.requests == [page.as_uri()]
+
+
+@pytest.mark.parametrize("kind", ["embed", "folder"])
+def test_media_are_read_from_the_page_or_from_the_folder_beside_it(browser: Any, tmp_path: Path, kind: Any) -> None:
+    page = Path(write_page(str(write_playable_run(tmp_path)), Choice(kind))[0])
+    with visit(browser, page, fragment=f"#clip={KEY}") as seen:
+        until(seen.page, "document.querySelector('.where')?.textContent.startsWith('frame 1 of 40')")
+        until(seen.page, "document.querySelector('.mel').naturalWidth > 0")
+        beside = [url for url in seen.requests if not url.startswith("data:")]
+        assert all(url.startswith(page.parent.as_uri()) for url in beside)
+        assert (len(beside) > 1) == (kind == "folder")
+
+
+def test_text_of_users_runs_nothing_and_shows_as_text(browser: Any, tmp_path: Path) -> None:
+    shots = [shot(number, "lrs2", f"{EVIL}{number}") for number in range(7)]
+    failed = {(EVIL, shots[0].key): ("model_failed", EVIL_TEXT)}
+    models = [GROUND_TRUTH, model(EVIL, marks=(EVIL,)), model("beta")]
+    write_synthetic_run(tmp_path, models, shots, failed=failed, unavailable={"lpips-alex@mouth": EVIL_TEXT})
+    with visit(browser, Path(write_report(str(tmp_path)))) as seen:
+        open_all(seen.page)
+        assert EVIL in seen.page.locator("table.board").inner_text()
+        assert EVIL_TEXT in seen.page.locator("#clip-rows").inner_text()
+        seen.page.locator("#clip-rows a").first.click()
+        until(seen.page, "document.querySelector('dialog').open")
+        assert EVIL_TEXT in seen.page.locator("dialog").inner_text()
+        seen.page.locator("#clip-close").click()
+        seen.page.locator(".export button").first.click()
+        assert seen.page.locator("img, svg[onload]").count() == 0
+
+
+# ---------------------------------------------------------------- tables
+
+
+SORTED = """() => {
+  const table = document.querySelector("table.board"), found = [];
+  [...table.querySelectorAll("thead tr:last-child th")].forEach((head, place) => {
+    const button = head.querySelector("button.sort");
+    if (!button) return;
+    for (const worst of [false, true]) {
+      if (worst || !head.hasAttribute("aria-sort")) button.click();
+      const metric = document.querySelector(`#${button.dataset.def} code`).textContent;
+      found.push([metric, worst, head.getAttribute("aria-sort"),
+        [...table.querySelectorAll("tbody.ranked tr")].map((row) => {
+          const { tier, value } = row.cells[place].dataset;
+          return [Number(tier), tier === "2" ? null : Number(value), row.cells[0].firstChild.textContent.trim()];
+        })]);
+    }
+  });
+  return found;
+}"""
+
+
+def test_every_metric_sorts_best_first_in_its_own_direction_and_worst_first_at_the_second_click(
+    browser: Any, run: Path, page: Path
+) -> None:
+    metrics = storage.read_json(run / "summary.json")["metrics"]
+    with visit(browser, page) as seen:
+        found = seen.page.evaluate(SORTED)
+        assert seen.page.locator("table.board tbody").first.get_attribute("class") == "truth"
+    assert len(found) == 2 * sum(about["unavailable"] is None for about in metrics.values())
+    for metric, worst, told, rows in found:
+        higher = metrics[metric]["better"] == "higher"
+        values = [value for tier, value, _ in rows if tier == 0]
+        assert len(values) >= 5
+        assert values == sorted(values, reverse=higher != worst), metric
+        assert [tier for tier, _, _ in rows] == sorted(tier for tier, _, _ in rows), metric
+        assert told == ("descending" if higher != worst else "ascending")
+        assert (rows[-1][2] == "taught") or not metrics[metric]["by_judge"]
+
+
+PRINTED = """() => [...document.querySelectorAll("table.board")].map((table) => {
+  const heads = [...table.querySelectorAll("thead tr:last-child th")].map((head) =>
+    document.querySelector(`#${head.querySelector("[data-def]")?.dataset.def ?? "none"} code`)?.textContent);
+  return [...table.tBodies].flatMap((body) => [...body.rows]).flatMap((row) => heads.flatMap((metric, place) => {
+    const number = metric && row.cells[place].querySelector(".num");
+    const half = metric && row.cells[place].querySelector("[data-half]");
+    const name = row.cells[0].firstChild.textContent.trim();
+    return number ? [[name, metric, number.textContent, half?.textContent ?? null]] : [];
+  }));
+})"""
+
+
+def test_the_numbers_that_are_read_are_those_of_the_summary_with_the_digits_of_their_interval(
+    browser: Any, run: Path, page: Path
+) -> None:
+    tables = storage.read_json(run / "summary.json")["tables"]
+    with visit(browser, page) as seen:
+        printed = seen.page.evaluate(PRINTED)
+    compared = 0
+    for table, cells in zip(tables.values(), printed, strict=True):
+        for name, metric, text, half in cells:
+            raw = table["rows"][name]["cells"][metric]
+            low, high = raw.get("low"), raw.get("high")
+            assert text == number(raw["mean"], low, high).replace("-", "−")
+            if half is not None:
+                assert half == "±" + number((high - low) / 2, low, high)
+                assert len(text.partition(".")[2]) == len(half.partition(".")[2])
+            compared += 1
+        known = [c for row in table["rows"].values() for c in row["cells"].values() if c["mean"] is not None]
+        assert len(cells) == len(known)
+    assert compared > 200
+
+
+def test_groups_of_columns_can_be_shown_alone_and_the_table_taken_away_as_it_stands(browser: Any, page: Path) -> None:
+    with visit(browser, page) as seen:
+        section = seen.page.locator("section").first
+        section.get_by_role("button", name="Picture").click()
+        heads = section.locator("table.board thead tr:last-child th:visible").all_inner_texts()
+        assert not any("LSE" in head for head in heads)
+        section.get_by_role("button", name="PSNR mouth").click()
+        order = section.locator("tbody.ranked th").evaluate_all(
+            "(rows) => rows.map((r) => r.firstChild.textContent.trim())"
+        )
+        section.get_by_role("button", name="As Markdown").click()
+        lines = section.locator("textarea").input_value().splitlines()
+        assert [line.split("|")[1].split("(")[0].strip() for line in lines[4:]] == ["ground-truth", *order]
+        shown = [head for head in heads if "not measured" not in head]
+        assert all(line.replace("\\|", "").count("|") == len(shown) + 1 for line in lines[2:])
+        section.get_by_role("button", name="As LaTeX").click()
+        latex = section.locator("textarea").input_value()
+        assert latex.count("{") == latex.count("}")
+        body = [line for line in latex.splitlines() if line.endswith(r"\\")]
+        assert {line.count("&") for line in body} == {len(shown) - 1}
+        assert "\\textbf{" in latex or "#1" not in latex
+
+
+# ---------------------------------------------------------------- clips
+
+
+def test_clips_are_filtered_by_words_model_and_source(browser: Any, page: Path) -> None:
+    with visit(browser, page) as seen:
+        count = seen.page.locator("#count")
+        everything = int(count.inner_text().split(" of ")[0])
+        seen.page.locator("#f-text").fill("clip0003")
+        assert count.inner_text().startswith("6 of")
+        seen.page.locator("#f-model").select_option(label="taught")
+        assert seen.texts("#clip-rows .who:not(.id)") == ["taught"]
+        seen.page.locator("#f-text").fill("600 not enough")
+        seen.page.locator("#f-model").select_option(label="all but the ground truth")
+        assert seen.texts("#clip-rows .error") == ["failed: timeout: 600 s were not enough"]
+        seen.page.locator("#f-text").fill("")
+        seen.page.locator("#f-source").select_option("hdtf")
+        assert int(count.inner_text().split(" of ")[0]) == 7 * 6 < everything
+        seen.page.locator("#f-text").fill("no such clip")
+        assert count.inner_text().startswith("0 of")
+
+
+def test_a_link_opens_a_clip_and_closing_leaves_the_page(browser: Any, page: Path) -> None:
+    with visit(browser, page, fragment="#clip=lrs2-clip0002-000") as seen:
+        dialog = seen.page.locator("dialog")
+        until(seen.page, titled("clip0002"))
+        assert "last failed: timeout: 600 s were not enough" in dialog.inner_text()
+        assert "footage of hdtf, lrs2 may not be passed on" in dialog.inner_text()
+        seen.page.locator("#clip-next").click()
+        until(seen.page, titled("clip0003"))
+        assert seen.page.evaluate("location.hash") == "#clip=lrs2-clip0003-000"
+        seen.page.go_back()
+        until(seen.page, titled("clip0002"))
+        seen.page.locator("#clip-close").click()
+        assert not dialog.is_visible()
+        assert seen.page.evaluate("location.hash") == ""
+    with visit(browser, page, fragment="#clip=nobody-knows-000") as seen:
+        assert "This run has no clip nobody-knows-000" in seen.page.locator("dialog").inner_text()
+
+
+GREYS = """() => [...document.querySelectorAll(".views canvas")].slice(2).map((canvas) => {
+  const copy = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  copy.drawImage(canvas, 0, 0);
+  return copy.getImageData(canvas.width / 2, canvas.height / 2, 1, 1).data[1];
+})"""
+
+
+def shown_frames(page: Any) -> list[int]:
+    """The frame that each model's view shows, read from its pixels."""
+    return [frame_of(grey) for grey in page.evaluate(GREYS)]
+
+
+def stands_at(page: Any, frame: int) -> None:
+    until(page, f"document.querySelector('.where')?.textContent.startsWith('frame {frame + 1} of')")
+    assert shown_frames(page) == [frame, frame]
+
+
+def test_all_views_step_frame_by_frame_together(browser: Any, played: Path) -> None:
+    with visit(browser, played, fragment=f"#clip={KEY}") as seen:
+        stands_at(seen.page, 0)
+        for frame in (1, 2, 3, 4, 5, 6):
+            seen.page.get_by_role("button", name="One frame on").click()
+            stands_at(seen.page, frame)
+        seen.page.keyboard.press("ArrowLeft")
+        stands_at(seen.page, 5)
+        seen.page.keyboard.press("End")
+        stands_at(seen.page, 39)
+        seen.page.keyboard.press("ArrowRight")
+        stands_at(seen.page, 39)
+        for frame in (31, 0, 17):
+            seen.page.locator(".controls input[type=range]").fill(str(frame))
+            stands_at(seen.page, frame)
+        cursors = seen.page.locator(".cursor").evaluate_all("(all) => all.map((one) => parseFloat(one.style.left))")
+        assert len(cursors) == 2
+        assert all(cursor == pytest.approx(100 * 17.5 / 40) for cursor in cursors)
+        seen.page.locator(".track").first.click(position={"x": 3, "y": 20})
+        stands_at(seen.page, 0)
+
+
+def test_while_it_plays_all_views_show_the_same_frame(browser: Any, played: Path) -> None:
+    with visit(browser, played, fragment=f"#clip={KEY}") as seen:
+        stands_at(seen.page, 0)
+        seen.page.keyboard.press("k")
+        met = set()
+        for _ in range(12):
+            seen.page.wait_for_timeout(60)
+            frames = shown_frames(seen.page)
+            assert max(frames) - min(frames) <= 1
+            met.add(frames[0])
+        seen.page.keyboard.press("k")
+        assert len(met) > 3
+        assert seen.page.get_by_role("button", name="Play").is_visible()
+
+
+def test_the_difference_is_black_where_a_model_gives_the_truth_and_bright_where_not(
+    browser: Any, tmp_path: Path
+) -> None:
+    import numpy as np
+
+    from evaluation.cells import Cell
+    from evaluation.shots import ShotReader, shots_of
+    from evaluation.videos import write_lossless
+    from prep.shards.index import Dataset
+
+    run = write_playable_run(tmp_path)
+    (found,) = [one for one in shots_of(Dataset.open(str(tmp_path / "shards")), "test") if one.key == KEY]
+    with ShotReader(str(tmp_path / "shards"), found) as reader:
+        truth = reader.pictures(np.arange(found.n_frames))
+    write_lossless(Cell(str(run), ALPHA, KEY).output, [truth])
+    page = Path(write_page(str(run), Choice("embed"))[0])
+    mean = """() => [...document.querySelectorAll(".views canvas")].slice(2).map((canvas) => {
+      const { data } = canvas.getContext("2d").getImageData(8, 8, canvas.width - 16, canvas.height - 16);
+      return data.reduce((sum, value, at) => sum + (at % 4 === 1 ? value : 0), 0) / (data.length / 4);
+    })"""
+    with visit(browser, page, fragment=f"#clip={KEY}") as seen:
+        until(seen.page, "document.querySelector('.where')?.textContent.startsWith('frame 1')")
+        seen.page.get_by_label("What is shown").select_option("difference")
+        same, other = seen.page.evaluate(mean)
+        assert same < 40
+        assert other > 100
+
+
+# ---------------------------------------------------------------- for everybody
+
+
+def test_keys_alone_reach_sorting_a_clip_and_back(browser: Any, page: Path) -> None:
+    with visit(browser, page) as seen:
+        seen.page.keyboard.press("Tab")
+        assert seen.page.evaluate("document.activeElement.className") == "skip"
+        for _ in range(40):
+            seen.page.keyboard.press("Tab")
+            if seen.page.evaluate("document.activeElement.className") == "sort":
+                break
+        seen.page.keyboard.press("Enter")
+        focused = "document.activeElement.closest('th').getAttribute('aria-sort')"
+        assert seen.page.evaluate(focused) in ("ascending", "descending")
+        assert seen.page.locator("#tip").is_visible()
+        seen.page.locator("#clip-rows a").first.focus()
+        seen.page.keyboard.press("Enter")
+        until(seen.page, titled("clip0100"))
+        seen.page.keyboard.press("n")
+        until(seen.page, titled("clip0101"))
+        seen.page.keyboard.press("Escape")
+        assert not seen.page.locator("dialog").is_visible()
+        assert seen.page.evaluate("document.activeElement.closest('#clip-rows') !== null")
+
+
+@pytest.mark.parametrize("width", [320, 390])
+def test_a_phone_need_not_scroll_sideways(browser: Any, page: Path, played: Path, width: int) -> None:
+    with visit(browser, page, width=width) as seen:
+        assert seen.sideways() <= 0
+        open_all(seen.page)
+        assert seen.sideways() <= 0
+    with visit(browser, played, width=width, fragment=f"#clip={KEY}") as seen:
+        stands_at(seen.page, 0)
+        assert seen.page.locator("dialog").evaluate("(one) => one.scrollWidth - one.clientWidth") <= 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_follows_the_system_and_the_button_turns_it(browser: Any, page: Path, scheme: Scheme) -> None:
+    brightness = (
+        "Math.max(...getComputedStyle(document.body).backgroundColor.match(/[0-9.]+/g).slice(0, 3).map(Number))"
+    )
+    with visit(browser, page, scheme=scheme) as seen:
+        assert (seen.page.evaluate(brightness) > 128) == (scheme == "light")
+        seen.page.locator("#theme").click()
+        assert (seen.page.evaluate(brightness) > 128) == (scheme == "dark")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_violation(browser: Any, small: Path, played: Path, scheme: Scheme) -> None:
+    source = axe_source()
+    for address, fragment in ((small, ""), (played, f"#clip={KEY}")):
+        with visit(browser, address, fragment=fragment, scheme=scheme) as seen:
+            if not fragment:
+                open_all(seen.page)
+            else:
+                stands_at(seen.page, 0)
+            seen.page.evaluate(source)
+            found = seen.page.evaluate("axe.run({ resultTypes: ['violations'] })")["violations"]
+            serious = [
+                (one["id"], node["target"], node["failureSummary"])
+                for one in found
+                if one["impact"] in ("serious", "critical")
+                for node in one["nodes"][:3]
+            ]
+            assert serious == []
+
+
+# ---------------------------------------------------------------- looks for what is rare
+
+
+def test_a_model_far_off_leaves_the_others_their_scale(browser: Any, tmp_path: Path) -> None:
+    models = [GROUND_TRUTH, *map(model, ("a", "b", "c", "far"))]
+    write_synthetic_run(tmp_path, models, [shot(number) for number in range(8)], metrics=["psnr@mouth", "lse_d@crop1"])
+    summary = storage.read_json(tmp_path / "summary.json")
+    cell = summary["tables"]["lrs2"]["rows"]["far"]["cells"]["psnr@mouth"]
+    cell |= {"mean": 1e7, "low": 0.9e7, "high": 1.1e7}
+    storage.write_json(tmp_path / "summary.json", summary)
+    with visit(browser, Path(write_report(str(tmp_path)))) as seen:
+        place = seen.texts("table.board thead tr:last-child th").index("PSNR mouth dB ↑")
+        rows = seen.page.locator("table.board tbody tr")
+        places = f"""(rows) => rows.map((row) => [...row.cells[{place}].querySelectorAll(".dot")]
+          .map((dot) => Number(dot.getAttribute("cx"))))"""
+        dots = rows.evaluate_all(places)
+        near = [at for (at,) in (found for found in dots if found)]
+        assert len(near) == 3
+        assert max(near) - min(near) > 20
+        assert seen.page.locator("table.board .beyond").count() == 1
+        seen.page.locator("details[data-part=intervals] summary").click()
+        assert seen.page.locator("details[data-part=intervals] .beyond").count() == 1
+
+
+@pytest.mark.parametrize(("shots", "names"), [(1, ["alpha"]), (2, []), (3, ["alpha", "beta"])])
+def test_little_is_a_page_too(browser: Any, tmp_path: Path, shots: int, names: list[str]) -> None:
+    write_synthetic_run(tmp_path, [GROUND_TRUTH, *map(model, names)], [shot(number) for number in range(shots)])
+    with visit(browser, Path(write_report(str(tmp_path))), width=390) as seen:
+        open_all(seen.page)
+        assert seen.sideways() <= 0
+        assert "NaN" not in seen.page.locator("body").inner_text()
+        assert "undefined" not in seen.page.locator("body").inner_text()
+        assert seen.page.locator("table.board tbody tr").count() == 1 + len(names)
+
+
+def test_the_whole_model_stands_above_its_variants_with_what_each_lacks(browser: Any, page: Path) -> None:
+    with visit(browser, page) as seen:
+        rows = seen.texts("table.ablation >> nth=0 >> tbody th")
+        assert [row.split(" ")[0] for row in rows] == ["g4g", "g4g-no-intra", "g4g-no-inter"]
+        assert "without the alignment of pictures with sketches" in rows[1]
+        assert seen.page.locator("table.ablation .chip").count() > 0

@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browsing import Scheme, axe_source, chromium, visit
+from click.testing import CliRunner
+from playable_run import write_playable_run
+from study_rating import SECRET
+
+from evaluation.study_answers import Submission, read_submission
+from evaluation.study_design import left_of, place_in_order
+from g4g_core import storage
+from reports.study_cli import study as study_command
+from reports.study_page import BuiltStudy, build_study
+
+RATER = "P07"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> BuiltStudy:
+    """Five trials and two checks of clips of 0.3 s."""
+    folder = tmp_path_factory.mktemp("study")
+    run = write_playable_run(folder)
+    return build_study(str(run), str(folder / "out"), trials=5, seconds=0.3, key=SECRET, quiet=True)
+
+
+def start(page: Any, rater: str = RATER) -> None:
+    page.get_by_label("Your rater code").fill(rater)
+    page.get_by_role("button", name="Start").click()
+
+
+def kind(page: Any) -> str:
+    if page.locator("#stage video").count() == 2:
+        return "pair"
+    return "rate" if page.locator("#stage img").count() else "read"
+
+
+def jump(page: Any, built: BuiltStudy, done: int, rater: str = RATER) -> None:
+    """To where a rater stands who has done so many tasks."""
+    order = sorted((t.token for t in built.study.trials), key=lambda t: place_in_order(built.study.id, rater, t))
+    kept = {"rater": rater, "started": 1, "answers": [{"trial": token} for token in order[:done]], "ms": 0}
+    blank = Path(built.page).with_name("blank.html")  # files share their storage; the study's page would keep its own
+    blank.write_text("<!doctype html>", encoding="utf-8")
+    page.goto(blank.as_uri())
+    slot = f"g4g-study-{built.study.id}"
+    page.evaluate("([slot, text]) => localStorage.setItem(slot, text)", [slot, json.dumps(kept)])
+    page.goto(Path(built.page).as_uri())
+
+
+def jump_to(page: Any, built: BuiltStudy, wanted: str) -> None:
+    """To the first task of a kind."""
+    for done in range(len(built.study.trials)):
+        jump(page, built, done)
+        if kind(page) == wanted:
+            return
+
+
+def play(page: Any) -> None:
+    """Play to the end, and wait until questions can be answered."""
+    page.keyboard.press("p")
+    page.locator("#questions input:enabled").first.wait_for(state="attached")
+
+
+def answer_with_keys(page: Any, built: BuiltStudy) -> None:
+    """The current task, as an attentive rater would: checks are passed."""
+    play(page)
+    shown = kind(page)
+    if shown == "rate":
+        for key in "425":
+            page.keyboard.press(key)
+    elif shown == "read":
+        (wanted,) = [word for word in page.locator("legend").inner_text() if word.isdigit()]
+        page.keyboard.press(wanted)
+    else:
+        tokens = {str(trial.expected) for trial in built.study.trials if trial.kind == "check-look"}
+        choices = [node.get_attribute("value") for node in page.locator("#questions input").all()]
+        page.keyboard.press("a" if choices[0] in tokens else "b" if choices[2] in tokens else "n")
+    page.keyboard.press("Enter")
+
+
+def answer_all(page: Any, built: BuiltStudy) -> None:
+    while page.locator("#done").is_hidden():
+        answer_with_keys(page, built)
+
+
+def save(page: Any, folder: Path) -> Path:
+    with page.expect_download() as waiting:
+        page.get_by_role("link", name="Save my answers").click()
+    path = folder / str(waiting.value.suggested_filename)
+    waiting.value.save_as(path)
+    return path
+
+
+def test_rate_reload_finish_export_collect(browser: Any, built: BuiltStudy, tmp_path: Path) -> None:
+    with visit(browser, Path(built.page)) as seen:
+        page = seen.page
+        start(page)
+        for _ in range(3):
+            answer_with_keys(page, built)
+        before = page.locator("#trial-title").inner_text()
+        page.reload()
+        assert page.locator("#trial-title").inner_text() == before == "Task 4 of 7"
+        answer_all(page, built)
+        page.reload()
+        assert page.locator("#done-title").is_visible()
+        path = save(page, tmp_path)
+        outside = [address for address in seen.requests if not address.startswith(("file:", "blob:"))]
+        assert outside == []
+
+    assert path.name == f"answers-{built.study.id}-{RATER}.json"
+    submission = read_submission(str(path), built.study)
+    assert isinstance(submission, Submission), submission
+    answers = submission.answers
+    assert answers.rater == RATER
+    assert [a.scores for a in answers.answers if "sync" in a.scores] == [{"sync": 4, "fidelity": 2, "identity": 5}] * 3
+    assert all(answer.ms >= 300 for answer in answers.answers)
+    assert all(answer.plays >= 1 for answer in answers.answers)
+
+    out = str(tmp_path / "results.json")
+    done = CliRunner().invoke(study_command, ["collect", str(path), "--study", built.key, "--out", out])
+    assert done.exit_code == 0, done.output
+    results = storage.read_json(out)
+    assert results["raters"]["counted"] == [RATER]
+    assert {cell["mean"] for cell in results["opinion"]["sync"]["models"].values()} == {4.0}
+    edited = tmp_path / "edited.json"
+    edited.write_text(path.read_text().replace('"fidelity": 2', '"fidelity": 5'))
+    refused = CliRunner().invoke(study_command, ["collect", str(path), str(edited), "--study", built.key, "--out", out])
+    assert refused.exit_code == 1
+    assert "refused  edited.json: tampered" in refused.output
+
+
+def test_order_and_sides_are_those_that_the_checker_expects(browser: Any, built: BuiltStudy) -> None:
+    lefts = set()
+    with visit(browser, Path(built.page)) as seen:
+        for rater in ("P07", "Q_1-a", "z"):
+            order = sorted(built.study.trials, key=lambda t: place_in_order(built.study.id, rater, t.token))
+            for done, trial in enumerate(order):
+                jump(seen.page, built, done, rater)
+                assert (kind(seen.page) == "pair") == (len(trial.clips) == 2)
+                if len(trial.clips) == 2:
+                    shown = seen.page.locator("#questions input").first.get_attribute("value")
+                    assert shown == left_of(built.study.id, rater, trial.token, list(trial.clips))
+                    lefts.add((trial.token, shown))
+    assert len(lefts) > len({token for token, _ in lefts})  # sides do change
+
+
+def test_nothing_can_be_answered_before_the_clip_has_ended(browser: Any, built: BuiltStudy) -> None:
+    with visit(browser, Path(built.page)) as seen:
+        start(seen.page)
+        assert seen.page.locator("#questions input:enabled").count() == 0
+        for key in ("1", "a", "n", "Enter"):
+            seen.page.keyboard.press(key)
+        assert seen.page.locator("#questions input:checked").count() == 0
+        assert seen.page.locator("#trial-title").inner_text() == "Task 1 of 7"
+        play(seen.page)
+        assert seen.page.get_by_role("button", name="Next").is_disabled()
+
+
+def test_both_clips_of_a_pair_must_be_seen_one_by_one_or_together(browser: Any, built: BuiltStudy) -> None:
+    with visit(browser, Path(built.page)) as seen:
+        page = seen.page
+        jump_to(page, built, "pair")
+        page.get_by_role("button", name="Play A").click()
+        page.get_by_text("Play B to the end").wait_for()
+        assert page.locator("#questions input:enabled").count() == 0
+        assert page.evaluate("[...document.querySelectorAll('video')].map((v) => v.muted)") == [False, False]
+        page.get_by_role("button", name="Play both together").click()
+        assert page.evaluate("[...document.querySelectorAll('video')].map((v) => v.muted)") == [False, True]
+        page.locator("#questions input:enabled").first.wait_for(state="attached")
+
+
+def test_a_code_that_cannot_be_is_explained(browser: Any, built: BuiltStudy) -> None:
+    with visit(browser, Path(built.page)) as seen:
+        for code in ("", "   ", "my name", "a" * 33, "<b>"):
+            seen.page.locator("#rater-error").evaluate("(node) => { node.textContent = ''; }")
+            seen.page.locator("#rater").evaluate("(node, text) => { node.value = text; }", code)
+            seen.page.get_by_role("button", name="Start").click()
+            assert "1 to 32 letters" in seen.page.locator("#rater-error").inner_text()
+            assert seen.page.locator("#trial").is_hidden()
+
+
+def test_another_rater_can_start_after_the_first_has_saved(browser: Any, built: BuiltStudy, tmp_path: Path) -> None:
+    with visit(browser, Path(built.page)) as seen:
+        jump(seen.page, built, 7)
+        another = seen.page.get_by_role("button", name="Let another rater start")
+        assert another.is_hidden()
+        save(seen.page, tmp_path)
+        another.click()
+        start(seen.page, "P08")
+        assert seen.page.locator("#trial-title").inner_text() == "Task 1 of 7"
+
+
+def test_damaged_progress_is_begun_anew(browser: Any, built: BuiltStudy) -> None:
+    with visit(browser, Path(built.page)) as seen:
+        for text in ("{", "[]", '{"rater": 7}', "null"):
+            seen.page.evaluate("(text) => localStorage.setItem(Object.keys(localStorage)[0], text)", text)
+            seen.page.reload()
+            assert seen.page.locator("#intro").is_visible()
+            assert seen.page.locator("#unkept").is_hidden()
+
+
+def test_a_page_that_may_keep_nothing_says_so_and_works(browser: Any, built: BuiltStudy) -> None:
+    with visit(browser, Path(built.page)) as seen:
+        page = seen.page
+        page.add_init_script(
+            "Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('no'); }});"
+        )
+        page.reload()
+        assert page.locator("#unkept").is_visible()
+        start(page)
+        answer_with_keys(page, built)
+        assert page.locator("#trial-title").inner_text() == "Task 2 of 7"
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark")])
+def test_every_view_fits_the_screen(browser: Any, built: BuiltStudy, width: int, scheme: Scheme) -> None:
+    with visit(browser, Path(built.page), width=width, scheme=scheme) as seen:
+        for _view in views(seen.page, built):
+            assert seen.sideways() <= 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious_in_any_view(browser: Any, built: BuiltStudy, scheme: Scheme) -> None:
+    program = axe_source()
+    with visit(browser, Path(built.page), scheme=scheme) as seen:
+        for view in views(seen.page, built):
+            seen.page.evaluate(f"(() => {{ {program} }})()")
+            found = seen.page.evaluate("axe.run(document)")
+            assert found["passes"]
+            grave = [v for v in found["violations"] if v["impact"] in ("serious", "critical")]
+            assert [(view, v["id"], v["nodes"][0]["html"]) for v in grave] == []
+
+
+def views(page: Any, built: BuiltStudy) -> Iterator[str]:
+    """Every view of the page: tasks of each kind before and after their clip was seen."""
+    yield "intro"
+    kinds = set()
+    for done in range(len(built.study.trials)):
+        jump(page, built, done)
+        if kind(page) not in kinds:
+            kinds.add(kind(page))
+            yield f"{kind(page)} at first"
+            play(page)
+            yield f"{kind(page)} seen"
+    assert kinds == {"pair", "rate", "read"}
+    jump(page, built, len(built.study.trials))
+    yield "done"
+
+
+def test_the_whole_study_can_be_done_with_tab_and_space(browser: Any, built: BuiltStudy) -> None:
+    with visit(browser, Path(built.page)) as seen:
+        page = seen.page
+        jump_to(page, built, "rate")
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.textContent") == "▶ Play"
+        page.keyboard.press("Space")
+        page.locator("#questions input:enabled").first.wait_for(state="attached")
+        for _ in range(3):
+            page.keyboard.press("Tab")
+            page.keyboard.press("Space")
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.textContent") == "Next"
+        done = page.locator("#progress").evaluate("(node) => node.value")
+        page.keyboard.press("Enter")
+        assert page.locator("#progress").evaluate("(node) => node.value") == done + 1
