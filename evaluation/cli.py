@@ -81,7 +81,7 @@ def _running_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @main.command()
 @click.option("--models", metavar="A,B", help="Registered names, NAME=external:YAML|ADAPTER, NAME=precomputed:DIR.")
 @click.option("--data", metavar="PATH|URL", help="A data set of g4g-prep.  [default: data.root of g4g.yaml]")
-@click.option("--split", help="[default: test]")
+@click.option("--split", metavar="NAME[,NAME]", help="Whose shots are scored.  [default: test]")
 @click.option("--selection", metavar="FILE", help="Only shots named there; made by g4g-prep select.")
 @click.option("--checkpoint", "checkpoints", multiple=True, metavar="NAME=PATH", help="Weights of a model.")
 @click.option(
@@ -133,7 +133,7 @@ def run(
     config = load_config(RunConfig, config_file, given, {k: v for k, v in defaults.items() if v is not None})
     noted = {str(name): str(path) for name, path in (project.get(CHECKPOINTS) or {}).items()}
     config = config.model_copy(update={"checkpoints": _checkpoints(config, checkpoints, noted)})
-    folder = out or os.path.join("runs", f"{config.protocol.replace('/', '-')}-{config.split}")
+    folder = out or os.path.join("runs", f"{config.protocol.replace('/', '-')}-{config.split.replace(',', '-')}")
     with _runner(options) as runner:
         report = evaluate_shards(config, folder, runner, quiet=options["quiet"], retry_failed=options["retry_failed"])
     _finish(report, options)

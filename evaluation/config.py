@@ -16,7 +16,7 @@ class RunConfig(Config):
 
     Attributes:
         data: root of a data set made by g4g-prep.
-        split: of it.
+        split: of it, or several between commas.
         selection: file of sample keys, or ``None`` for the whole split.
         models: as ``--models`` has them.
         checkpoints: path by model.

@@ -73,9 +73,10 @@ class Shot:
 def shots_of(
     dataset: Dataset, split: str, *, selection: Selection | None = None, limit: int | None = None
 ) -> list[Shot]:
-    """The shots of a split, sorted by (source, key).
+    """The shots of a split, or of several (``train,test``), sorted by (source, key).
 
     Args:
+        split: a name, or names between commas: for roles of people that cut across splits.
         selection: keys of samples; a shot is taken whole where one of its samples is named.
         limit: at most so many shots of every source, chosen by a hash of their keys, so that a smaller number is
             always a part of a larger one.
@@ -88,7 +89,8 @@ def shots_of(
         raise UsageError(f"--limit {limit} leaves nothing to score", "Give 1 or more.")
     wanted = read_selection(selection) if selection is not None else None
     found: list[Shot] = []
-    for shard in dataset.committed(split):
+    shards = [(name.strip(), shard) for name in split.split(",") for shard in dataset.committed(name.strip())]
+    for name, shard in shards:
         columns = list(dict.fromkeys(
             ("key", "source", "clip", "shot", "segment", "identity", "frame_start", "n_frames", "size", *ABOUT)
         ))  # fmt: skip
@@ -98,7 +100,7 @@ def shots_of(
             groups.setdefault((row["source"], row["clip"], row["shot"]), []).append(row)
         for members in groups.values():
             if wanted is None or any(row["key"] in wanted for row in members):
-                found.append(_shot(sorted(members, key=_by_segment), shard.stem, shard.marker["sha256"], split))
+                found.append(_shot(sorted(members, key=_by_segment), shard.stem, shard.marker["sha256"], name))
     if not found:
         raise DatasetError(f"the split {split!r} of {dataset.root} holds no shot to score", "Choose another --split.")
     found.sort(key=lambda shot: (shot.source, shot.key))
