@@ -15,6 +15,7 @@ class Still:
     mel_offset = 0
     trained_against: tuple[str, ...] = ()
     losses_off: tuple[str, ...] = ()
+    preset: str | None = None
 
     def generate(self, prompt: ClipPrompt) -> np.ndarray:
         """uint8 [T, S, S, 3]: see :class:`g4g_core.protocols.Generator`."""

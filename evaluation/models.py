@@ -153,7 +153,7 @@ def _generator(name: str, target: str, checkpoint: str | None) -> Model:
         weights.path(needed)
     fingerprint = kind.fingerprint(checkpoint)
     generator = kind.open(checkpoint)
-    marks = () if generator.preset is None else (generator.preset,)
+    marks: tuple[str, ...] = () if generator.preset is None else (generator.preset,)
     marks += tuple(f"{term}: off" for term in generator.losses_off)
     same = judge_fingerprint() in generator.trained_against
     if same:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
+import os
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -24,6 +27,14 @@ class Config(pydantic.BaseModel):
     """Base of all configurations: frozen, and a field that is not declared is an error."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class NetworkConfig(Config):
+    """Base of the configurations of networks that are trained from named presets."""
+
+    preset: str | None = pydantic.Field(
+        default=None, description="named settings that it was made from; 'NAME, changed' where some were given anew"
+    )
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)
@@ -93,11 +104,28 @@ def read_project_file(folder: storage.Url) -> dict[str, Any]:
 
 
 def update_project_file(folder: storage.Url, section: str, values: Mapping[str, Any]) -> None:
-    """Sets fields of one section and keeps all other fields and sections; comments are lost."""
-    sections = read_project_file(folder)
-    sections[section] = _merge(sections.get(section) or {}, values)
-    text = yaml.safe_dump(sections, sort_keys=True, allow_unicode=True, default_flow_style=False)
-    storage.write_bytes(storage.join(folder, PROJECT_FILE), (_HEADER + text).encode("utf-8"))
+    """Sets fields of one section and keeps all other fields and sections; comments are lost.
+
+    Commands that end at the same time in one local folder take turns.
+    """
+    with _alone_in(folder):
+        sections = read_project_file(folder)
+        sections[section] = _merge(sections.get(section) or {}, values)
+        text = yaml.safe_dump(sections, sort_keys=True, allow_unicode=True, default_flow_style=False)
+        storage.write_bytes(storage.join(folder, PROJECT_FILE), (_HEADER + text).encode("utf-8"))
+
+
+@contextlib.contextmanager
+def _alone_in(folder: storage.Url) -> Iterator[None]:
+    if not storage.is_local(folder):
+        yield
+        return
+    place = os.open(folder, os.O_RDONLY)  # the folder itself is locked: no file is left behind
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(place)
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def enter(folder: Path, trainable: Trainable, settings: Settings, resume: bool) 
     if not resume:
         raise UsageError(f"{folder} holds a training run", "Continue it with --resume, or give another folder.")
     before = storage.read_json(str(place))
-    for name in ("trainable", "settings", "description"):
+    for name in ("trainable", "description", "settings"):  # a preset changes both, and is part of the second
         then, now = (_binding(part.get(name)) for part in (before, about))
         if provenance.stable_json(then) != provenance.stable_json(now):
             raise UsageError(
@@ -79,7 +79,7 @@ def _binding(value: Any) -> Any:
 def _difference(before: Any, now: Any, name: str) -> str:
     """``settings.steps (500, now 600)``: the first place in which two JSON values differ."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
-        for key in sorted({*before, *now}):
+        for key in sorted({*before, *now}, key=lambda key: (key not in ("config", "preset"), key)):
             if before.get(key) != now.get(key):
                 return _difference(before.get(key), now.get(key), f"{name}.{key}")
     return f"{name} ({before!r:.60}, now {now!r:.60})"
@@ -182,6 +182,7 @@ def save_checkpoint(
         "trainable": trainable.name,
         "settings": settings.model_dump(),
         "description": trainable.describe(),
+        "torch": torch.__version__.split("+")[0],
         "sha256": {name: provenance.file_sha256(str(folder / name)) for name in (MODEL_FILE, OPTIMIZER_FILE)},
     }
     storage.write_json(str(folder / STATE_FILE), state)

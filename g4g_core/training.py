@@ -177,7 +177,7 @@ def train(
         raise UsageError(f"{trainable.name} is trained by one process", "Start it without torchrun or accelerate.")
     entered = [enter(folder, trainable, settings, resume) if accelerator.is_main_process else None]
     start = broadcast_object_list(entered)[0]
-    with _threads(settings.threads):
+    with threads(settings.threads):
         run = _Run(trainable, settings, folder, accelerator)
         if start is not None:
             load_checkpoint(folder / step_name(start), trainable.module, run.optimizer)
@@ -380,7 +380,8 @@ def _groups(module: torch.nn.Module, settings: Settings) -> list[dict[str, Any]]
 
 
 @contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
+def threads(count: int) -> Iterator[None]:
+    """Compute with this many CPU threads inside: the last digits depend on it."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

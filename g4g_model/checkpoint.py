@@ -1,4 +1,7 @@
-"""Trained networks on disk: averaged weights of the generator, and all that a reader must know of them."""
+"""Trained networks on disk: averaged weights of the generator, and all that a reader must know of them.
+
+An exported file says the same as ``state.json`` of the run's checkpoints, in one field of its metadata.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pydantic
+
 from g4g_core import storage
 from g4g_core.errors import WeightsError
 from g4g_core.provenance import stable_json
@@ -17,7 +22,7 @@ from g4g_model.config import VARIANTS, G4GConfig
 if TYPE_CHECKING:
     import torch
 
-FORMAT = 1
+FORMAT = 2
 _FIELD = "g4g"  # one field: several would be written in an order that changes
 _PREFIX = "average.generator."
 _STATE, _MODEL = "state.json", "model.safetensors"
@@ -32,20 +37,58 @@ class About:
         config: it was made and trained by.
         losses_off: terms of the loss that were off.
         trained_against: SHA-256 of sync experts that drove the training.
+        learned_from: the data, as the trainable describes it: samples, identities, minutes, a hash ...
+        settings: of the training loop, as far as they change weights.
+        step: of the optimiser, ``None`` where it is not known.
+        torch: version that trained it, ``None`` where it is not known.
     """
 
     name: str
     config: G4GConfig
-    losses_off: tuple[str, ...]
-    trained_against: tuple[str, ...]
+    losses_off: tuple[str, ...] = ()
+    trained_against: tuple[str, ...] = ()
+    learned_from: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    step: int | None = None
+    torch: str | None = None
+
+
+def about_run(name: str, description: Mapping[str, Any], folder: Path) -> About:
+    """What is known of a network that was trained in a run's folder.
+
+    Args:
+        name: of the variant.
+        description: of the trainable.
+        folder: settings and step are those of its newest checkpoint, if it has one.
+    """
+    import torch
+
+    from g4g_core.runs import FREE, checkpoints, step_name
+
+    facts: dict[str, Any] = {"trainable": name, "description": description, "torch": torch.__version__.split("+")[0]}
+    steps = checkpoints(folder)
+    if steps:
+        state = storage.read_json(str(folder / step_name(steps[-1]) / _STATE))
+        settings = {field: value for field, value in state["settings"].items() if field not in FREE}
+        facts |= {"settings": settings, "step": state["step"]}
+    return _about(facts)
 
 
 def write(path: Path, about: About, weights: Mapping[str, torch.Tensor]) -> None:
     """Write a network; the same network gives the same bytes."""
     from safetensors.torch import save
 
-    facts = {**dataclasses.asdict(about), "config": about.config.model_dump(mode="json"), "format": FORMAT}
+    bound = {"losses_off": about.losses_off, "trained_against": about.trained_against}
+    facts = {
+        "format": FORMAT,
+        "trainable": about.name,
+        "description": {**about.learned_from, **bound, "config": about.config.model_dump(mode="json")},
+        "settings": about.settings,
+        "step": about.step,
+        "torch": about.torch,
+    }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    facts["sha256"] = {"tensors": _tensors_sha256(save(tensors))}
     storage.write_bytes(str(path), save(tensors, {_FIELD: stable_json(facts).decode()}))
 
 
@@ -61,7 +104,7 @@ def read(path: str) -> tuple[About, dict[str, torch.Tensor]]:
     """A network from a file that training exported, the folder of its run, or one checkpoint ``step-...`` of the run.
 
     Raises:
-        WeightsError: there is none, or it is of another kind.
+        WeightsError: there is none, it is of another kind, or not the one that was written.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -71,13 +114,14 @@ def read(path: str) -> tuple[About, dict[str, torch.Tensor]]:
     try:
         tensors = load(data)
         facts = _facts(files, data)
-        if facts["format"] != FORMAT or facts["name"] not in VARIANTS:
-            raise ValueError(f"it is of {facts['name']!r}, format {facts['format']}")
-        config = VARIANTS[facts["name"]].model_validate(facts["config"])
-        about = About(facts["name"], config, tuple(facts["losses_off"]), tuple(facts["trained_against"]))
+        found = hashlib.sha256(data).hexdigest() if len(files) > 1 else _tensors_sha256(data)
+        if found != _mapping(facts, "sha256").get(_MODEL if len(files) > 1 else "tensors"):
+            raise ValueError(f"{files[0].name} is damaged: not the weights that were written")
+        about = _about(facts)
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
         raise WeightsError(
-            f"{path} is no checkpoint of G4G: {' '.join(str(error).split())}", "Train one with g4g-model train."
+            f"{path} is no checkpoint of G4G that can be used: {_said(error)}",
+            "Give another one, or train it with g4g-model train.",
         ) from error
     if len(files) > 1:
         tensors = {name.removeprefix(_PREFIX): t for name, t in tensors.items() if name.startswith(_PREFIX)}
@@ -103,10 +147,65 @@ def _files(path: str) -> list[Path]:
 
 
 def _facts(files: list[Path], data: bytes) -> dict[str, Any]:
-    if len(files) == 1:
-        length = int.from_bytes(data[:8], "little")
-        return dict(json.loads(json.loads(data[8 : 8 + length]).get("__metadata__", {})[_FIELD]))
-    state = json.loads(files[1].read_bytes())
-    about = state["description"]
-    names = ("config", "losses_off", "trained_against")
-    return {"format": FORMAT, "name": state["trainable"], **{name: about[name] for name in names}}
+    """What is written beside the weights."""
+    if len(files) > 1:
+        return dict(_json(files[1].read_bytes(), _STATE))
+    length = int.from_bytes(data[:8], "little")
+    metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+    if _FIELD not in metadata:
+        raise ValueError("its weights are of something else")
+    facts = dict(_json(metadata[_FIELD], "what it says of itself"))
+    if facts.get("format") != FORMAT:
+        raise ValueError(f"its format is {facts.get('format')}, this version reads {FORMAT}")
+    return facts
+
+
+def _about(facts: Mapping[str, Any]) -> About:
+    """Raises ValueError, KeyError or TypeError where something is missing or odd."""
+    name, description = facts["trainable"], dict(_mapping(facts, "description"))
+    if name not in VARIANTS:
+        raise ValueError(f"it is of {name!r}")
+    return About(
+        name=name,
+        config=VARIANTS[name].model_validate(description.pop("config")),
+        losses_off=tuple(description.pop("losses_off")),
+        trained_against=tuple(description.pop("trained_against")),
+        learned_from=description,
+        settings=_mapping(facts, "settings") if "settings" in facts else {},
+        step=facts.get("step"),
+        torch=facts.get("torch"),
+    )
+
+
+def _tensors_sha256(data: bytes) -> str:
+    """Of what follows the header of a safetensors file."""
+    return hashlib.sha256(memoryview(data)[8 + int.from_bytes(data[:8], "little") :]).hexdigest()
+
+
+def _json(text: str | bytes, what: str) -> Mapping[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{what} is damaged") from error
+    return _a_mapping(value, what)
+
+
+def _mapping(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    return _a_mapping(facts[name], name)
+
+
+def _a_mapping(value: Any, what: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{what} holds no fields")
+    return value
+
+
+def _said(error: Exception) -> str:
+    """One line of what is wrong."""
+    if isinstance(error, pydantic.ValidationError):
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        return f"its configuration does not fit this version ({where}: {first['msg']})"
+    if isinstance(error, KeyError):
+        return f"{error.args[0]} is missing"
+    return f"{' '.join(str(error).split()):.200}"

@@ -23,7 +23,7 @@ from g4g_core.atomic import atomic_writer
 from g4g_core.config import load_config
 from g4g_core.errors import G4GError, SourceError, UsageError
 from g4g_core.progress import Bar, progress
-from g4g_core.protocols import Generator
+from g4g_core.protocols import Generator, Movable
 from g4g_model.faces import FacePolicy, ShotCrops, Tracked, open_video, reading, stretches_of, track_faces
 from g4g_model.film import Film, Source, check_suffix, failure
 from g4g_model.speech import SoundTrack, Speech, read_speech
@@ -37,6 +37,7 @@ from prep.stages.shots import change, thumbnail
 
 AudioLonger = Literal["cut", "loop"]
 AudioShorter = Literal["silence", "cut"]
+Device = Literal["auto", "cpu"]
 
 CRF = 18.0
 """x264's quality unless told: losses that are hardly seen."""
@@ -56,6 +57,7 @@ class Order:
         audio_longer: speech that outlasts the picture is ``cut``, or the picture begins again (``loop``).
         audio_shorter: the picture goes on in ``silence``, or is ``cut`` with the speech.
         faces: see ``g4g-prep build-shards --faces``.
+        device: where the model works: ``auto`` for a GPU where there is one, and the model can use it.
         crf: x264's quality; ``None`` for lossless.
         overwrite: a file ``out`` may be replaced.
     """
@@ -69,6 +71,7 @@ class Order:
     audio_shorter: AudioShorter = "silence"
     faces: FacePolicy = "largest"
     seed: int = 0
+    device: Device = "auto"
     crf: float | None = CRF
     overwrite: bool = False
 
@@ -86,6 +89,7 @@ def dub(order: Order, *, quiet: bool = False) -> dict[str, Any]:
     open_video(order.video)
     audio = read_speech(order.audio)
     generator = kind.open(order.checkpoint)
+    device = _placed(generator, order.device)
     tracked = track_faces(order.video, order.faces, quiet=quiet)
     n_frames = tracked.n_frames
     if order.audio_longer == "loop":
@@ -102,6 +106,7 @@ def dub(order: Order, *, quiet: bool = False) -> dict[str, Any]:
         "out": str(order.out),
         "model": order.model,
         "fingerprint": kind.fingerprint(order.checkpoint),
+        "device": device,
         "frames": show.frames,
         "redrawn": show.frames - show.passed.total(),
         "passed_through": dict(sorted(show.passed.items())),
@@ -125,6 +130,18 @@ def _kind(order: Order) -> Any:
     if order.checkpoint is not None and not os.path.exists(order.checkpoint):
         raise UsageError(f"--checkpoint {order.checkpoint}: there is no such file")
     return kind
+
+
+def _placed(generator: Generator, device: Device) -> str:
+    """Moves the model to where it is to work; returns where that is."""
+    if device == "cpu" or not isinstance(generator, Movable):
+        return "cpu"
+    import torch
+
+    if not torch.cuda.is_available():
+        return "cpu"
+    generator.to("cuda")
+    return "cuda"
 
 
 def _check_files(order: Order) -> None:

@@ -21,7 +21,7 @@ from g4g_model.speech import Speech
 from prep.config import BuildConfig
 from prep.media import describe, explain_failure, open_media
 from prep.records import SAMPLES_PER_FRAME, Rejection
-from prep.run import track_pass
+from prep.run.track_pass import finish_shots, track_shots
 from prep.run.tracked import Backends, Shot, Timings
 from prep.shards.members import decode_frame
 from prep.stages import encode
@@ -92,14 +92,14 @@ def track_faces(path: str, faces: FacePolicy = "largest", *, quiet: bool = False
         base = container.streams[probed.video_index].time_base
         frames = seen.watched(video_frames(container, probed, log), bar)
         found = []
-        for shot in track_pass._track_shots(seen.cut(with_cuts(frames)), None, config, backends, timings):
+        for shot in track_shots(seen.cut(with_cuts(frames)), None, config, backends, timings):
             if heard is None:  # mouths are for the sync experts alone: 4 kB a frame
                 shot = dataclasses.replace(shot, tracks=[track.without_mouths() for track in shot.tracks])
             found.append(shot)
     if not seen.pts:
         raise SourceError(f"{path}: no frame can be decoded")
     pts = np.array(seen.pts, np.int64)
-    shots, partial = track_pass._finish_shots(found, len(pts), None, config, heard)
+    shots, partial = finish_shots(found, len(pts), None, config, heard)
     reasons = [
         (entry.frame_start, entry.frame_start + (entry.n_frames or 0), entry.reason.value)
         for entry in partial

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
 from g4g_core.errors import WeightsError
@@ -30,17 +33,27 @@ class G4GGenerator:
         self.mel_offset = about.config.mel_offset
         self.trained_against = about.trained_against
         self.losses_off = about.losses_off
+        self.preset = about.config.preset
         self._fused = about.config.fusion
-        self._network = network
+        self._network, self._device = network, "cpu"
+
+    def to(self, device: str) -> None:
+        """Draw on another device. See :class:`g4g_core.protocols.Movable`."""
+        self._network, self._device = self._network.to(device), device
 
     def generate(self, prompt: ClipPrompt) -> np.ndarray:
-        """uint8 [T, S, S, 3]: the source, with all of ``erase`` redrawn; pixels outside the ring are the source's."""
-        parts = [self._drawn(prompt, start) for start in range(0, len(prompt.source), CHUNK)]
+        """uint8 [T, S, S, 3]: the source, with all of ``erase`` redrawn; pixels outside the ring are the source's.
+
+        A CPU works on it with one thread, for the last digits depend on their number.
+        """
+        with _one_thread():
+            parts = [self._drawn(prompt, start) for start in range(0, len(prompt.source), CHUNK)]
         return np.concatenate(parts)
 
     def _drawn(self, prompt: ClipPrompt, start: int) -> np.ndarray:
         import torch
 
+        from g4g_core.training import mapped
         from g4g_model.inputs import heard, inputs_of, pictures_out
 
         frames = slice(start, start + CHUNK)
@@ -56,13 +69,26 @@ class G4GGenerator:
             size=self._network_size,
         )
         with torch.inference_mode():
-            drawn = pictures_out(self._network(inputs).picture)
+            seen = mapped(inputs, lambda tensor: tensor.to(self._device))
+            drawn = pictures_out(self._network(seen).picture)
         return joined(source, erase, resize(drawn, prompt.size), self._fused, exact=prompt.size == self._network_size)
 
     @property
     def _network_size(self) -> int:
         assert self.native_size is not None
         return self.native_size
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def joined(source: np.ndarray, erase: np.ndarray, drawn: np.ndarray, fused: bool, *, exact: bool) -> np.ndarray:
@@ -75,16 +101,20 @@ def joined(source: np.ndarray, erase: np.ndarray, drawn: np.ndarray, fused: bool
         fused: the network joins the two in a ring around ``erase``; else ``erase`` has a hard edge.
         exact: ``drawn`` has not been resized. If it has, what lies in the ring is blurred, and fades into the source.
     """
-    import torch
-
-    from g4g_model.networks.fusion import dilated, softened
+    from g4g_model.networks.fusion import reach_of
 
     if not fused:
         return np.where(erase[..., None] > 0, drawn, source)
-    mask = torch.from_numpy(erase.astype(np.float32))[:, None]
-    weight = dilated(mask) if exact else torch.maximum(mask, softened(mask) * dilated(mask))
-    share = weight[:, 0, :, :, None].numpy()
-    return np.asarray(np.round(share * drawn + (1 - share) * source), np.uint8)
+    # dilated() and softened() of the network's fusion, by OpenCV: six times as fast on a CPU
+    side = 2 * reach_of(erase.shape[1]) + 1
+    grown = np.stack([cv2.dilate(mask, np.ones((side, side), np.uint8)) for mask in erase])
+    if exact:
+        return np.where(grown[..., None] > 0, drawn, source)
+    out = np.empty_like(source)
+    for picture, mask, ring, face, frame in zip(out, erase, grown.astype(np.float32), drawn, source, strict=True):
+        share = np.maximum(mask, cv2.blur(ring, (side, side), borderType=cv2.BORDER_REPLICATE) * ring)[..., None]
+        picture[:] = np.round(share * face + (1 - share) * frame)
+    return out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +134,10 @@ class G4GModelKind:
         place = self._named(checkpoint)
         about, weights = read(place)
         if about.name != self.name:
-            raise WeightsError(f"{place} is a checkpoint of {about.name}, not of {self.name}", "Name it as it is.")
+            raise WeightsError(
+                f"{place} is a checkpoint of {about.name}, not of {self.name}",
+                f"Ask for the model {about.name}, or give another checkpoint.",
+            )
         from g4g_model.g4g import G4G
 
         network = G4G(about.config)
@@ -112,8 +145,17 @@ class G4GModelKind:
             network.load_state_dict(weights)
         except RuntimeError as error:
             first = str(error).strip().splitlines()[-1].strip()
-            raise WeightsError(f"{place} does not fit its own configuration: {first}", "Train it again.") from error
+            raise WeightsError(
+                f"{place} does not fit its own configuration: {first}",
+                "It was trained by another version of this program: train it again.",
+            ) from error
         return G4GGenerator(about, network.eval())
+
+    def info(self, checkpoint: str | None, preset: str | None) -> dict[str, Any]:
+        """See :class:`g4g_core.protocols.SelfDescribing` and :mod:`g4g_model.info`."""
+        from g4g_model.info import of_checkpoint, of_preset
+
+        return of_preset(self.name, preset) if checkpoint is None else of_checkpoint(self.name, checkpoint)
 
     def _named(self, checkpoint: str | None) -> str:
         if checkpoint is None:

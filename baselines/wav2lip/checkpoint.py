@@ -6,18 +6,16 @@ A public file is a pickled ``{"state_dict": {"module.<name>": tensor, ...}, "opt
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from baselines.trained import About, fault_of, files_of, fingerprint_of, first_line, read_trained
 from baselines.wav2lip.config import CONFIGS, EXPERT, Wav2LipConfig
-from g4g_core import storage, weights
+from g4g_core import weights
 from g4g_core.errors import WeightsError
 from g4g_core.known_weights import KNOWN
-from g4g_core.provenance import file_sha256, stable_json
+from g4g_core.provenance import file_sha256
 
 if TYPE_CHECKING:
     import torch
@@ -25,48 +23,15 @@ if TYPE_CHECKING:
 PUBLIC: Mapping[str, str] = {"wav2lip": "wav2lip", "wav2lip-gan": "wav2lip-gan", EXPERT: "lipsync-expert"}
 """Entry of the weights registry by registered name."""
 
-NETWORK = "network."
-"""Prefix, in a checkpoint ``step-...`` of a run, of the weights that are used afterwards."""
-
-FORMAT = 1
-_FIELD = "wav2lip"  # one field: several would be written in an order that changes
-_STATE, _MODEL = "state.json", "model.safetensors"
 _WRAPPED = "module."  # torch.nn.DataParallel's
-
-
-@dataclasses.dataclass(frozen=True)
-class About:
-    """What is known of a trained network besides its weights.
-
-    Attributes:
-        name: registered name of what it is of.
-        config: it was made and trained by.
-        losses_off: terms of the loss that were off.
-        trained_against: SHA-256 of sync experts that drove the training.
-    """
-
-    name: str
-    config: Wav2LipConfig
-    losses_off: tuple[str, ...] = ()
-    trained_against: tuple[str, ...] = ()
-
-
-def write(path: Path, about: About, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Write a network; the same network gives the same bytes."""
-    from safetensors.torch import save
-
-    facts = {**dataclasses.asdict(about), "config": about.config.model_dump(mode="json"), "format": FORMAT}
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    storage.write_bytes(str(path), save(plain, {_FIELD: stable_json(facts).decode()}))
 
 
 def fingerprint(name: str, checkpoint: str | None) -> str:
     """SHA-256 of the bytes that :func:`read` reads. Raises WeightsError where there are none, or wrong ones."""
-    digests = [file_sha256(str(file)) for file in _files(name, checkpoint)]
-    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    return fingerprint_of(_files(name, checkpoint))
 
 
-def read(name: str, checkpoint: str | None) -> tuple[About, dict[str, torch.Tensor]]:
+def read(name: str, checkpoint: str | None) -> tuple[About[Wav2LipConfig], dict[str, torch.Tensor]]:
     """A network's weights.
 
     Args:
@@ -79,7 +44,7 @@ def read(name: str, checkpoint: str | None) -> tuple[About, dict[str, torch.Tens
     """
     files = _files(name, checkpoint)
     if len(files) > 1 or _is_safetensors(files[0]):
-        return _read_ours(name, files)
+        return read_trained(name, files, CONFIGS, "Wav2Lip")
     return _about_public(name, files[0]), read_public(files[0])
 
 
@@ -101,7 +66,7 @@ def read_public(file: Path) -> dict[str, torch.Tensor]:
             raise TypeError(f"{odd[0]} is no tensor")
     except Exception as error:  # torch raises whatever its unpickler or zip reader meets
         raise WeightsError(
-            f"{file} (SHA-256 {file_sha256(str(file))}) is no checkpoint of Wav2Lip: {_first_line(error)}",
+            f"{file} (SHA-256 {file_sha256(str(file))}) is no checkpoint of Wav2Lip: {first_line(error)}",
             "Wav2Lip's checkpoints are dictionaries with a state_dict of tensors; nothing else is read.",
         ) from error
     return found
@@ -113,21 +78,13 @@ def fill(network: torch.nn.Module, tensors: Mapping[str, torch.Tensor], name: st
     Raises:
         WeightsError: they are of another network, or not finite; says what they were read from, and its hash.
     """
-    import torch
-
-    fault = ""
-    try:
-        network.load_state_dict(tensors, strict=True)
-    except RuntimeError as error:
-        fault = f"does not fit {type(network).__name__}: {str(error).strip().splitlines()[-1].strip():.300}"
-    if not fault and not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
-        fault = "holds weights that are no finite numbers"
+    fault = fault_of(network, tensors)
     if fault:
         origin = checkpoint or KNOWN[PUBLIC[name]].file
         raise WeightsError(f"{origin} (SHA-256 {fingerprint(name, checkpoint)}) {fault}", "Name another checkpoint.")
 
 
-def _about_public(name: str, file: Path) -> About:
+def _about_public(name: str, file: Path) -> About[Wav2LipConfig]:
     """Which experts drove the training is known of the known files alone, from the authors' README."""
     known = KNOWN[PUBLIC[name]].sha256 == file_sha256(str(file))
     expert = KNOWN[PUBLIC[EXPERT]].sha256
@@ -135,56 +92,14 @@ def _about_public(name: str, file: Path) -> About:
     return About(name, CONFIGS[name](), trained_against=(expert,) if known and name != EXPERT else ())
 
 
-def _read_ours(name: str, files: list[Path]) -> tuple[About, dict[str, torch.Tensor]]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    data = files[0].read_bytes()
-    try:
-        tensors = load(data)
-        facts = _facts(files, data)
-        if facts["format"] != FORMAT or facts["name"] not in CONFIGS:
-            raise ValueError(f"it is of {facts['name']!r}, format {facts['format']}")
-        config = CONFIGS[facts["name"]].model_validate(facts["config"])
-        about = About(facts["name"], config, tuple(facts["losses_off"]), tuple(facts["trained_against"]))
-    except (ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise WeightsError(
-            f"{files[0]} is no checkpoint of Wav2Lip: {_first_line(error)}", "Train one with g4g-model train."
-        ) from error
-    if about.name != name:
-        raise WeightsError(f"{files[0]} is a checkpoint of {about.name}, not of {name}", "Name it as it is.")
-    if len(files) > 1:
-        tensors = {key.removeprefix(NETWORK): t for key, t in tensors.items() if key.startswith(NETWORK)}
-    return about, tensors
-
-
-def _facts(files: list[Path], data: bytes) -> dict[str, Any]:
-    if len(files) == 1:
-        length = int.from_bytes(data[:8], "little")
-        return dict(json.loads(json.loads(data[8 : 8 + length]).get("__metadata__", {})[_FIELD]))
-    state = json.loads(files[1].read_bytes())
-    about = state["description"]
-    names = ("config", "losses_off", "trained_against")
-    return {"format": FORMAT, "name": state["trainable"], **{key: about[key] for key in names}}
-
-
 def _files(name: str, checkpoint: str | None) -> list[Path]:
     """The file of a network, or weights and state of a step."""
     if checkpoint is None:
         return [_registered(name)]
-    place = Path(checkpoint)
-    if place.is_dir():
-        if (place / _STATE).exists() and (place / _MODEL).exists():
-            return [place / _MODEL, place / _STATE]
-        place = place / f"{name}.safetensors"
-    if not place.is_file():
-        raise WeightsError(
-            f"there is no checkpoint {place}",
-            f"Name a file, or the folder of a run of g4g-model train --model {name}.",
-        )
-    if not _is_safetensors(place):
-        _require_not_known_otherwise(name, place)
-    return [place]
+    files = files_of(name, checkpoint)
+    if len(files) == 1 and not _is_safetensors(files[0]):
+        _require_not_known_otherwise(name, files[0])
+    return files
 
 
 def _registered(name: str) -> Path:
@@ -221,8 +136,3 @@ def _is_safetensors(file: Path) -> bool:
     """Eight bytes of length, then a JSON header; a pickle and a zip begin otherwise."""
     with file.open("rb") as stream:
         return stream.read(9)[8:] == b"{"
-
-
-def _first_line(error: Exception) -> str:
-    text = " ".join(str(error).split("\n", maxsplit=1)[0].split())
-    return f"{text:.200}" or type(error).__name__

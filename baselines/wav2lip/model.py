@@ -16,13 +16,15 @@ of the picture as it was:
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from baselines.redraw import redraw
+from baselines.trained import About, preset_of, told_of
 from baselines.wav2lip import checkpoint as checkpoints
 from baselines.wav2lip.box import boxes_of, cut_out, outside, put_in
+from baselines.wav2lip.config import CONFIGS, GENERATOR_PRESETS, Wav2LipConfig
 from g4g_core.protocols import POSE_POINTS, ClipPrompt
 
 if TYPE_CHECKING:
@@ -43,13 +45,18 @@ class Wav2LipGenerator:
         network: in evaluation mode.
     """
 
-    def __init__(self, about: checkpoints.About, network: Network) -> None:
+    def __init__(self, about: About[Wav2LipConfig], network: Network) -> None:
         self.native_size: int | None = about.config.size
         self.mel_offset = about.config.mel_offset
+        self.preset = about.config.preset
         self.trained_against = about.trained_against
         self.losses_off = about.losses_off
         self.preset = about.config.preset
-        self._size, self._network = about.config.size, network
+        self._size, self._network, self._device = about.config.size, network, "cpu"
+
+    def to(self, device: str) -> None:
+        """Draw on another device. See :class:`g4g_core.protocols.Movable`."""
+        self._network, self._device = self._network.to(device), device
 
     def generate(self, prompt: ClipPrompt) -> np.ndarray:
         """uint8 [T, S, S, 3]: the source, with all of ``erase`` redrawn; pixels outside the ring are the source's."""
@@ -77,7 +84,8 @@ class Wav2LipGenerator:
         mel = torch.from_numpy(heard(prompt.mel, prompt.mel_start, spoken, self.mel_offset))
         with torch.inference_mode():
             known = pictures_in(reference).expand(len(seen), -1, -1, -1)
-            return pictures_out(self._network(mel, generator_faces(pictures_in(seen), known)))
+            faces = generator_faces(pictures_in(seen), known)
+            return pictures_out(self._network(mel.to(self._device), faces.to(self._device)))
 
 
 def _each(
@@ -113,6 +121,25 @@ class Wav2LipKind:
         network = Generator(about.config)
         checkpoints.fill(network, tensors, self.name, checkpoint)
         return Wav2LipGenerator(about, network.eval())
+
+    def info(self, checkpoint: str | None, preset: str | None) -> dict[str, Any]:
+        """See :class:`g4g_core.protocols.SelfDescribing`."""
+        if checkpoint is None:
+            about = preset_of(self.name, CONFIGS[self.name], GENERATOR_PRESETS, preset)
+        else:
+            about, _ = checkpoints.read(self.name, checkpoint)
+        import torch
+
+        from baselines.wav2lip.generator import Generator
+
+        with torch.device("meta"):
+            network = Generator(about.config)
+        size, offset = about.config.size, about.config.mel_offset
+        sights = {
+            "mel": f"[B, 1, 80, 16] in [-4, 4], bands x columns at 80 a second; windows moved by {offset} frames",
+            "faces": f"[B, 6, {size}, {size}] BGR in 0..1; the face without its lower half, a reference",
+        }
+        return told_of(about, network, sights, checkpoint)
 
 
 WAV2LIP = Wav2LipKind("wav2lip", "Wav2Lip (Prajwal et al. 2020), its network at 96 px")

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from g4g_model.networks.layers import SLOPE, Residual, convolution
+from g4g_model.networks.layers import SLOPE, Residual, trunk
 
 _CELLS = 4
 """Side of the grid that features are pooled to: means over all of a picture would not tell where a face lies [O]."""
@@ -104,7 +104,7 @@ class Decoder(nn.Module):
         while stride > 2:
             stride //= 2
             after = skips.get(stride, max(8, width // 2))
-            self.steps.append(nn.Sequential(convolution(width + skips.get(stride, 0), after), Residual(after)))
+            self.steps.append(nn.Sequential(trunk(width + skips.get(stride, 0), after), Residual(after)))
             if stride in (4, 2):
                 self.heads[str(stride)] = nn.Conv2d(after, 3, 3, 1, 1)
             width = after

@@ -19,8 +19,13 @@ def convolution(before: int, after: int, stride: int = 1, kernel: int = 3) -> nn
     )  # fmt: skip
 
 
+def trunk(before: int, after: int, stride: int = 1) -> nn.Sequential:
+    """Convolution and leaky ReLU, for what pictures are made of: a norm would take a face's colour and light away."""
+    return nn.Sequential(nn.Conv2d(before, after, 3, stride, 1), nn.LeakyReLU(SLOPE))
+
+
 class Residual(nn.Module):
-    """x + two convolutions of it."""
+    """x + two convolutions of it, normalised inside."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -48,7 +53,7 @@ class Pyramid(nn.Module):
         self.levels = nn.ModuleList()
         width = before * finest**2
         for number, after in enumerate(channels):
-            self.levels.append(nn.Sequential(convolution(width, after, 2 if number else 1), Residual(after)))
+            self.levels.append(nn.Sequential(trunk(width, after, 2 if number else 1), Residual(after)))
             width = after
 
     def forward(self, pictures: torch.Tensor) -> list[torch.Tensor]:

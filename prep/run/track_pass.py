@@ -66,13 +66,13 @@ def track_clip(
     hint = _scaled_hint(spec, probed)
     log = DecodeLog()
     pts: list[int] = []
-    tracked: list[_TrackedShot] = []
+    tracked: list[TrackedShot] = []
     try:
         with open_media(url) as container:
             frames = _timed(
                 _recorded(video_frames(container, probed, log, whole=spec.time_range is None), pts, cache), timings
             )
-            tracked = list(_track_shots(with_cuts(frames), hint, config, backends, timings))
+            tracked = list(track_shots(with_cuts(frames), hint, config, backends, timings))
     except Exception as error:
         if _is_media_error(error):
             return Rejection("decode", Reason.UNREADABLE, f"decoding broke off: {describe(error)}")
@@ -82,7 +82,7 @@ def track_clip(
         return _prefer_truncation(trim, probed, len(pts), log)
     pcm = audio.pcm[: trim.n_frames * SAMPLES_PER_FRAME]
     heard = hear(pcm) if any(shot.tracks for shot in tracked) else None
-    shots, partial = _finish_shots(tracked, trim.n_frames, hint, config, heard)
+    shots, partial = finish_shots(tracked, trim.n_frames, hint, config, heard)
     partial += _cut_off(spec, probed, len(pts), log)
     shots, pcm, shift = _compared(shots, pcm, heard, config.fix_offset)
     timings.lap("sync")
@@ -122,20 +122,28 @@ def _recorded(frames: Iterable[GridFrame], pts: list[int], cache: FrameCache) ->
 
 
 @dataclasses.dataclass
-class _TrackedShot:
+class TrackedShot:
+    """A shot as the tracker leaves it.
+
+    Attributes:
+        start, stop: first frame and the one after the last.
+        tracks: faces in it, not yet chosen from.
+        seen_any: a face was seen in it, followed or not.
+    """
+
     start: int
     stop: int
     tracks: list[Track]
     seen_any: bool
 
 
-def _track_shots(
+def track_shots(
     frames: Iterable[tuple[GridFrame, bool]],
     hint: CropHint | None,
     config: BuildConfig,
     backends: Backends,
     timings: Timings,
-) -> Iterator[_TrackedShot]:
+) -> Iterator[TrackedShot]:
     """Follow the faces of every shot; with an annotated box those in and around it, and the box decides."""
     policy = "all" if hint is not None else config.faces
     batch_size = backends.refiner.batch_size if backends.refiner is not None else 1
@@ -146,19 +154,19 @@ def _track_shots(
     for item, starts_shot in frames:
         if starts_shot:
             if tracker is not None:
-                yield _TrackedShot(start, item.index, tracker.finish(), tracker.seen_any)
+                yield TrackedShot(start, item.index, tracker.finish(), tracker.seen_any)
             tracker = ShotTracker(backends.landmarker, policy, backends.refiner, batch_size, region)
             start, last_pts = item.index, None
         assert tracker is not None  # the first frame starts a shot
         tracker.push(item, repeated=item.pts == last_pts)
         last_pts, stop = item.pts, item.index + 1
     if tracker is not None:
-        yield _TrackedShot(start, stop, tracker.finish(), tracker.seen_any)
+        yield TrackedShot(start, stop, tracker.finish(), tracker.seen_any)
     timings.lap("tracking")
 
 
-def _finish_shots(
-    tracked: list[_TrackedShot],
+def finish_shots(
+    tracked: list[TrackedShot],
     n_frames: int,
     hint: CropHint | None,
     config: BuildConfig,

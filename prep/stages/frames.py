@@ -103,7 +103,7 @@ def resample(plane: np.ndarray, x: float, y: float, width: float, height: float,
     factor = max(width, height) / size
     if factor <= 1:
         return _enlarge(plane, x, y, width, height, size, cv2.INTER_CUBIC)
-    sigma = _AREA_SIGMA * math.sqrt(factor * factor - 1)
+    sigma = AREA_SIGMA * math.sqrt(factor * factor - 1)
     reach = math.ceil(2 * sigma)
     left, top = math.floor(x) - reach - 1, math.floor(y) - reach - 1
     part = padded(plane, left, top, math.ceil(width) + 2 * reach + 3, math.ceil(height) + 2 * reach + 3)
@@ -111,7 +111,8 @@ def resample(plane: np.ndarray, x: float, y: float, width: float, height: float,
     return _enlarge(soft, x - left, y - top, width, height, size, cv2.INTER_LINEAR)
 
 
-_AREA_SIGMA = 0.36
+AREA_SIGMA = 0.36
+"""Deviation of the Gaussian that stands for an area average when shrinking by f: 0.36 sqrt(f^2 - 1) source pixels."""
 
 
 def _enlarge(
@@ -142,10 +143,11 @@ def padded(plane: np.ndarray, x: int, y: int, width: int, height: int) -> np.nda
 
 def yuv_to_rgb(yuv: np.ndarray, *, full_range: bool, matrix: str) -> np.ndarray:
     """uint8 [H, W, 3] YUV to uint8 RGB by the matrices of ITU-R BT.601 / BT.709 / BT.2020."""
-    return cv2.transform(yuv, _rgb_matrix(full_range, matrix))
+    return cv2.transform(yuv, rgb_matrix(full_range, matrix))
 
 
-def _rgb_matrix(full_range: bool, matrix: str) -> np.ndarray:
+def rgb_matrix(full_range: bool, matrix: str) -> np.ndarray:
+    """float64 [3, 4]: YUV (0..255) to RGB (0..255), the last column being added. ``matrix`` as in :class:`Frame`."""
     kr, kb = _KR_KB[matrix]
     kg = 1 - kr - kb
     luma, chroma = (1.0, 1.0) if full_range else (255 / 219, 255 / 224)

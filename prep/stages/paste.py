@@ -8,7 +8,7 @@ import math
 import cv2
 import numpy as np
 
-from prep.stages.frames import _AREA_SIGMA, Frame, _rgb_matrix
+from prep.stages.frames import AREA_SIGMA, Frame, rgb_matrix
 
 RING = 0.05
 """Width of the soft edge outside the erased region, in sides of the crop."""
@@ -69,7 +69,7 @@ def pasted_planes(frame: Frame, crop: np.ndarray, affine: np.ndarray, erase: np.
 
 def rgb_to_yuv(rgb: np.ndarray, *, full_range: bool, matrix: str) -> np.ndarray:
     """uint8 [H, W, 3] RGB to uint8 YUV: the inverse of :func:`prep.stages.frames.yuv_to_rgb`."""
-    forward = _rgb_matrix(full_range, matrix)
+    forward = rgb_matrix(full_range, matrix)
     inverse = np.linalg.inv(forward[:, :3])
     return np.asarray(cv2.transform(rgb, np.hstack([inverse, -inverse @ forward[:, 3:]])))
 
@@ -89,7 +89,7 @@ def _put(picture: np.ndarray, crop: np.ndarray, alpha: np.ndarray, affine: np.nd
     # of the two axes the one that shrinks more; where pixels are not square the other is a little softer than need be
     factor = max(math.hypot(*affine[:, 0]), math.hypot(*affine[:, 1]))
     if factor > 1:
-        sigma = _AREA_SIGMA * math.sqrt(factor * factor - 1)
+        sigma = AREA_SIGMA * math.sqrt(factor * factor - 1)
         reach = math.ceil(2 * sigma)
         crop = cv2.GaussianBlur(crop, (2 * reach + 1, 2 * reach + 1), sigma, borderType=cv2.BORDER_REPLICATE)
         how = cv2.INTER_LINEAR

@@ -102,3 +102,4 @@ def test_it_says_what_the_harness_asks() -> None:
     assert STILL.fingerprint(None) == STILL.fingerprint(None) and not STILL.needs_checkpoint
     generator = STILL.open(None)
     assert (generator.trained_against, generator.losses_off, generator.native_size) == ((), (), None)
+    assert generator.preset is None

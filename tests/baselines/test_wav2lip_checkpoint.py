@@ -16,8 +16,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from baselines.trained import About, write  # noqa: E402
 from baselines.wav2lip import checkpoint  # noqa: E402
-from baselines.wav2lip.checkpoint import PUBLIC, About, fill, fingerprint, read, read_public, write  # noqa: E402
+from baselines.wav2lip.checkpoint import PUBLIC, fill, fingerprint, read, read_public  # noqa: E402
 from baselines.wav2lip.config import CONFIGS, EXPERT, Wav2LipConfig  # noqa: E402
 from baselines.wav2lip.expert import SyncExpert  # noqa: E402
 from baselines.wav2lip.generator import Generator  # noqa: E402
@@ -268,7 +269,7 @@ def test_checkpoints_of_others_are_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"there is no checkpoint .*wav2lip\.safetensors"):
         WAV2LIP.open(str(gan.parent))
     odd = tmp_path / "odd.safetensors"
-    for metadata in ({}, {"wav2lip": json.dumps({"format": 1, "name": "g4g"})}, {"g4g": "{}"}):
+    for metadata in ({}, {"baseline": json.dumps({"format": 1, "name": "g4g"})}, {"g4g": "{}"}):
         odd.write_bytes(save({"x": torch.zeros(1)}, metadata))
         with pytest.raises(WeightsError, match="no checkpoint of Wav2Lip"):
             WAV2LIP.open(str(odd))

@@ -13,8 +13,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from baselines.redraw import FEATHER, redraw  # noqa: E402
+from baselines.trained import About, write  # noqa: E402
 from baselines.wav2lip.box import boxes_of, cut_out, outside  # noqa: E402
-from baselines.wav2lip.checkpoint import About, write  # noqa: E402
 from baselines.wav2lip.config import Wav2LipConfig  # noqa: E402
 from baselines.wav2lip.generator import Generator  # noqa: E402
 from baselines.wav2lip.model import CHUNK, WAV2LIP, WAV2LIP_GAN, Wav2LipGenerator  # noqa: E402

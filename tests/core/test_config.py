@@ -119,3 +119,21 @@ def test_the_project_file_keeps_other_sections_and_fields(tmp_path: pathlib.Path
         "eval": {"models": {"g4g": "run/1"}},
     }
     assert os.listdir(tmp_path) == ["g4g.yaml"]
+
+
+def _noted(folder: str, number: int) -> None:
+    update_project_file(folder, "checkpoints", {f"model-{number}": f"runs/{number}"})
+
+
+def test_commands_that_end_at_the_same_time_all_leave_their_note(tmp_path: Path) -> None:
+    import multiprocessing
+
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=_noted, args=(str(tmp_path), number)) for number in range(12)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+        assert writer.exitcode == 0
+    assert len(read_project_file(str(tmp_path))["checkpoints"]) == 12
+    assert [path.name for path in tmp_path.iterdir()] == ["g4g.yaml"]

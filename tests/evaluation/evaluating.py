@@ -46,6 +46,7 @@ class Base:
     mel_offset = 0
     trained_against = ()
     losses_off = ()
+    preset = None
 
 class Kind:
     summary = "of a test"

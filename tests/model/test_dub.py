@@ -35,7 +35,7 @@ MODELS = """
 import numpy as np
 
 class Painter:
-    native_size, mel_offset, trained_against, losses_off = None, 0, (), ()
+    native_size, mel_offset, trained_against, losses_off, preset = None, 0, (), (), None
     def generate(self, prompt):
         out = prompt.source.copy()
         out[prompt.erase > 0] = (20, 230, 40)
@@ -51,6 +51,15 @@ class Listener(Painter):
             picture[erase > 0] = int(128 + 30 * window[:4].mean())
         return out
 
+class Mover(Painter):
+    # grey on the CPU, white elsewhere
+    shade = 128
+    def to(self, device):
+        assert device == "cuda"
+        self.shade = 255
+    def generate(self, prompt):
+        return np.where(prompt.erase[..., None] > 0, np.uint8(self.shade), prompt.source)
+
 class Broken(Painter):
     def generate(self, prompt):
         return prompt.source[:, :8]
@@ -65,6 +74,7 @@ class Kind:
         return self.generator()
 
 PAINTER, LISTENER, BROKEN, NEEDY = Kind(Painter), Kind(Listener), Kind(Broken), Kind(Painter, True)
+MOVER = Kind(Mover)
 """
 
 
@@ -75,10 +85,9 @@ def test_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     about.mkdir(parents=True)
     (about.parent / "dub_models.py").write_text(MODELS)
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: dub-models\nVersion: 1\n")
-    names = ("painter", "listener", "broken", "needy")
-    (about / "entry_points.txt").write_text(
-        "[g4g.models]\n" + "".join(f"{name} = dub_models:{name.upper()}\n" for name in names)
-    )
+    names = ("painter", "listener", "mover", "broken", "needy")
+    entries = [f"{name} = dub_models:{name.upper()}" for name in names]
+    (about / "entry_points.txt").write_text("\n".join(["[g4g.models]", *entries, ""]))
     monkeypatch.syspath_prepend(str(about.parent))
     monkeypatch.chdir(tmp_path)
 
@@ -356,6 +365,109 @@ def test_the_mel_of_a_piece_is_that_of_the_whole() -> None:
     assert speech.n_columns == len(whole)
     for first, last in [(0, 20), (7, 40), (60, len(whole)), (0, len(whole))]:
         assert np.abs(speech.mel(first, last) - whole[first:last]).max() <= 2e-6
+
+
+@pytest.mark.parametrize(
+    ("model", "gpu", "device", "expected"),
+    [
+        ("mover", True, "auto", "cuda"),
+        ("mover", True, "cpu", "cpu"),
+        ("mover", False, "auto", "cpu"),
+        ("painter", True, "auto", "cpu"),  # it has no other device
+    ],
+)
+def test_a_model_works_on_a_gpu_where_there_is_one(
+    tmp_path: Path, person: Footage, monkeypatch: pytest.MonkeyPatch, model: str, gpu: bool, device: str, expected: str
+) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    video = filmed(tmp_path / "in.mp4", person, [n / 25 for n in range(25)])
+    done = dub(video, wav(tmp_path / "speech.wav", person[1]), "--device", device, model=model)
+    assert done["device"] == expected
+    if model == "mover":
+        region = painted_region(video, 10)
+        light = np.median(frames("out.mp4")[10].to_ndarray(format="gray")[region])
+        assert abs(light - (235 if expected == "cuda" else 126)) < 30
+
+
+# ---------------------------------------------------------------- with G4G
+
+
+@pytest.fixture
+def g4g(tmp_path: Path) -> Path:
+    """A checkpoint of a small network that has learned nothing."""
+    torch = pytest.importorskip("torch")
+    from g4g_people import SMALL
+
+    from g4g_model.checkpoint import About, write
+    from g4g_model.config import G4GConfig
+    from g4g_model.g4g import G4G
+
+    torch.manual_seed(0)
+    config = G4GConfig(**SMALL)
+    write(tmp_path / "weights" / "g4g.safetensors", About("g4g", config), G4G(config).state_dict())
+    return tmp_path / "weights"
+
+
+def test_g4g_redraws_the_mouth_and_nothing_else(tmp_path: Path, person: Footage, g4g: Path) -> None:
+    times = [n / 30 for n in range(40)]
+    video = filmed(tmp_path / "in.mp4", person, times, rate=30)
+    speech = wav(tmp_path / "speech.wav", person[1])
+    done = dub(video, speech, "--checkpoint", g4g, "--lossless", out="out.mkv", model="g4g")
+    assert (done["frames"], done["redrawn"], done["passed_through"]) == (40, 40, {})
+
+    given, made, region = frames(video), frames("out.mkv"), painted_region(video)
+    changed = np.zeros(region.shape, bool)
+    for before, after in zip(given, made, strict=True):
+        apart = np.abs(planes(before)[0].astype(int) - planes(after)[0])
+        assert (apart[region] > 0).mean() > 0.9
+        changed |= apart > 0
+    assert 0 < changed.mean() < 0.35  # the square of the face alone, wherever it went
+
+
+def test_g4g_draws_with_one_thread_and_gives_back_the_others(
+    tmp_path: Path, person: Footage, g4g: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last digits of a convolution depend on their number."""
+    torch = pytest.importorskip("torch")
+    from g4g_model import g4g as network
+
+    seen, plain = [], network.G4G.forward
+
+    def watched(self: Any, inputs: Any) -> Any:
+        seen.append(torch.get_num_threads())
+        return plain(self, inputs)
+
+    monkeypatch.setattr(network.G4G, "forward", watched)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        video = filmed(tmp_path / "in.mp4", person, [n / 25 for n in range(25)])
+        dub(video, wav(tmp_path / "speech.wav", person[1]), "--checkpoint", g4g, model="g4g")
+        assert set(seen) == {1} and torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("size", [64, 96, 256])
+def test_drawn_pictures_are_joined_as_the_network_joins_them(size: int) -> None:
+    torch = pytest.importorskip("torch")
+    from g4g_model.generator import joined
+    from g4g_model.networks.fusion import dilated, softened
+
+    rng = np.random.default_rng(size)
+    source, drawn = rng.integers(0, 256, (2, 3, size, size, 3), np.uint8)
+    erase = np.zeros((3, size, size), np.uint8)
+    erase[0, size // 2 :, : size // 3] = erase[1, 10:30, 20:25] = 1  # at an edge, inside, nowhere
+    mask = torch.from_numpy(erase.astype(np.float32))[:, None]
+    for exact in (True, False):
+        weight = dilated(mask) if exact else torch.maximum(mask, softened(mask) * dilated(mask))
+        share = weight[:, 0, :, :, None].numpy()
+        expected = np.round(share * drawn + (1 - share) * source).astype(np.uint8)
+        np.testing.assert_array_equal(joined(source, erase, drawn, True, exact=exact), expected)
+    np.testing.assert_array_equal(
+        joined(source, erase, drawn, False, exact=False), np.where(erase[..., None] > 0, drawn, source)
+    )
 
 
 def test_frames_at_a_cut_belong_to_the_take_that_they_show(tmp_path: Path, person: Footage, other: Footage) -> None:

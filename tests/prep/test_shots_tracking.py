@@ -14,7 +14,7 @@ import pytest
 from prep.config import BuildConfig
 from prep.landmarks.dlib import DlibLandmarks
 from prep.records import CropHint, Reason
-from prep.run.track_pass import _finish_shots, _TrackedShot
+from prep.run.track_pass import finish_shots, TrackedShot
 from prep.run.tracked import TrackedClip
 from prep.stages.decode import GridFrame
 from prep.stages.detection import Ladder, box_of_landmarks
@@ -248,7 +248,7 @@ def test_stretches_without_a_face_are_named() -> None:
 
 
 def finish(tracks: list[Track], stop: int, hint: CropHint | None = None, **config: Any) -> tuple[list[Any], list[Any]]:
-    return _finish_shots([_TrackedShot(0, stop, tracks, True)], stop, hint, BuildConfig(**config))
+    return finish_shots([TrackedShot(0, stop, tracks, True)], stop, hint, BuildConfig(**config))
 
 
 def test_an_annotated_box_decides_which_face_is_meant() -> None:
@@ -269,7 +269,7 @@ def test_a_face_that_is_too_small_is_a_reason() -> None:
 
 def test_a_track_ends_where_the_sound_ends() -> None:
     track = placed(0, 80, 60)
-    shots, _ = _finish_shots([_TrackedShot(0, 80, [track], True)], 52, None, BuildConfig())
+    shots, _ = finish_shots([TrackedShot(0, 80, [track], True)], 52, None, BuildConfig())
     assert shots[0].track.stop == 52
     assert shots[0].segments == [(0, 52)]
 
