@@ -86,6 +86,10 @@ class SyncExpert(Protocol):
     sha256: str
     frames: int
 
+    def to(self, device: Any) -> SyncExpert:
+        """Itself, on a torch device."""
+        ...
+
     def prepare(self, pose: np.ndarray, size: int, speech: Speech, start: int) -> tuple[np.ndarray, np.ndarray]:
         """What it needs to know of a window besides the pictures.
 
@@ -120,6 +124,10 @@ class IdentityNetwork(Protocol):
     """
 
     sha256: str
+
+    def to(self, device: Any) -> IdentityNetwork:
+        """Itself, on a torch device."""
+        ...
 
     def embed(self, pictures: Any) -> Any:
         """float tensor [n, d] of norm 1 of face pictures [n, 3, S, S] RGB in [-1, 1]."""

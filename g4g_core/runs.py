@@ -1,19 +1,23 @@
 """The folder of a training run: what it was begun with, its log, its curves and pictures, its checkpoints.
 
-run.json                     settings, the trainable's description, versions
-log.jsonl                    a line per logged step: terms of the loss, learning rate, validation
-tensorboard/                 the same as curves, and the pictures
-pictures/step-000500.png     what the network draws, at every validation
-step-000500/                 a checkpoint: model.safetensors, optimizer.safetensors, and last state.json
-best.json                    which step was best in validation
+============================  =====================================================================================
+run.json                      settings, the trainable's description, versions
+log.jsonl                     a line per logged step: terms of the loss, learning rate, validation
+tensorboard/                  the same as curves, and the pictures
+pictures/faces-000500.png     what the network draws, at every validation
+step-000500/                  a checkpoint: model.safetensors, optimizer.safetensors, and last state.json
+best.json                     which of the steps with both a validation and a checkpoint was best
+============================  =====================================================================================
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -23,10 +27,12 @@ import numpy as np
 import torch
 
 from g4g_core import provenance, storage
-from g4g_core.errors import UsageError
+from g4g_core.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
     from g4g_core.training import Settings, Trainable
+
+logger = logging.getLogger(__name__)
 
 RUN_FILE, LOG_FILE, BEST_FILE, STATE_FILE = "run.json", "log.jsonl", "best.json", "state.json"
 MODEL_FILE, OPTIMIZER_FILE = "model.safetensors", "optimizer.safetensors"
@@ -59,7 +65,7 @@ def enter(folder: Path, trainable: Trainable, settings: Settings, resume: bool) 
         return None
     if not resume:
         raise UsageError(f"{folder} holds a training run", "Continue it with --resume, or give another folder.")
-    before = storage.read_json(str(place))
+    before = _mapping(place, ())
     for name in ("trainable", "description", "settings"):  # a preset changes both, and is part of the second
         then, now = (_binding(part.get(name)) for part in (before, about))
         if provenance.stable_json(then) != provenance.stable_json(now):
@@ -67,9 +73,32 @@ def enter(folder: Path, trainable: Trainable, settings: Settings, resume: bool) 
                 f"the run in {folder} was begun with another {_difference(then, now, name)}",
                 "Resume with what it was begun with, or give another folder.",
             )
-    done = checkpoints(folder)
-    _cut_log(folder, done[-1] if done else 0)
-    return done[-1] if done else None
+    start = _last_whole(folder)
+    _cut_log(folder, start or 0)
+    return start
+
+
+def _last_whole(folder: Path) -> int | None:
+    """The newest checkpoint that is as it was saved; damaged ones after it are said, and will be written again."""
+    for step in reversed(checkpoints(folder)):
+        try:
+            _state(folder / step_name(step))
+        except UsageError as error:
+            logger.warning("%s; going on from the one before it", error.what)
+        else:
+            return step
+    return None
+
+
+def _mapping(path: Path, fields: Sequence[str]) -> dict[str, Any]:
+    """A JSON file that holds an object with these fields. Raises UsageError."""
+    try:
+        found = storage.read_json(str(path))
+    except (StorageError, ValueError):
+        found = None
+    if not isinstance(found, dict) or any(field not in found for field in fields):
+        raise UsageError(f"{path} is damaged", "Use another checkpoint, or begin the run anew in another folder.")
+    return found
 
 
 def _binding(value: Any) -> Any:
@@ -142,9 +171,12 @@ def log_lines(folder: Path) -> list[dict[str, Any]]:
     lines = []
     for text in place.read_text().splitlines() if place.exists() else ():
         try:
-            lines.append(json.loads(text))
+            line = json.loads(text)
         except ValueError:
             break
+        if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+            break
+        lines.append(line)
     return lines
 
 
@@ -158,7 +190,8 @@ def step_name(step: int) -> str:
 
 def checkpoints(folder: Path) -> list[int]:
     """Steps of the whole checkpoints of a run, ascending."""
-    return sorted(int(path.parent.name.removeprefix("step-")) for path in folder.glob(f"step-*/{STATE_FILE}"))
+    names = (path.parent.name.removeprefix("step-") for path in folder.glob(f"step-*/{STATE_FILE}"))
+    return sorted(int(name) for name in names if name.isdecimal())
 
 
 def save_checkpoint(
@@ -198,12 +231,7 @@ def load_checkpoint(
     """
     from safetensors.torch import load
 
-    if not (folder / STATE_FILE).exists():
-        raise UsageError(f"{folder} is no checkpoint: {STATE_FILE} is missing", "Name a folder step-... of a run.")
-    state: dict[str, Any] = storage.read_json(str(folder / STATE_FILE))
-    for name, digest in state["sha256"].items():
-        if not (folder / name).exists() or provenance.file_sha256(str(folder / name)) != digest:
-            raise UsageError(f"{folder / name} is damaged: not the file that was saved", "Use another checkpoint.")
+    state = _state(folder)
     try:
         module.load_state_dict(load((folder / MODEL_FILE).read_bytes()))
     except RuntimeError as error:
@@ -220,10 +248,22 @@ def load_checkpoint(
     return state
 
 
+def _state(folder: Path) -> dict[str, Any]:
+    """``state.json`` of a checkpoint whose files are those that were saved. Raises UsageError."""
+    if not (folder / STATE_FILE).exists():
+        raise UsageError(f"{folder} is no checkpoint: {STATE_FILE} is missing", "Name a folder step-... of a run.")
+    state = _mapping(folder / STATE_FILE, ("sha256",))
+    for name in (MODEL_FILE, OPTIMIZER_FILE):
+        file = folder / name
+        if not file.exists() or provenance.file_sha256(str(file)) != dict(state["sha256"]).get(name):
+            raise UsageError(f"{file} is damaged: not the file that was saved", "Use another checkpoint.")
+    return state
+
+
 def remember_best(folder: Path, step: int, figures: Mapping[str, float]) -> None:
     """Note ``step`` as the best one if the ``score`` among its figures is the highest so far."""
     score = figures.get("score")
-    if score is None:
+    if score is None or not math.isfinite(score):
         return
     place = folder / BEST_FILE
     if not place.exists() or score > storage.read_json(str(place))["score"]:

@@ -124,6 +124,24 @@ class Trainable(Protocol):
 
 
 @runtime_checkable
+class Checked(Protocol):
+    """A trainable that can tell beforehand that a run cannot be meant."""
+
+    def check(self, steps: int, ranks: int) -> None:
+        """Called before anything is written. Raises UsageError."""
+        ...
+
+
+@runtime_checkable
+class Partitioned(Protocol):
+    """A trainable of networks that learn from losses of their own."""
+
+    def parts(self) -> Sequence[torch.nn.Module]:
+        """Networks whose gradients are clipped each by itself, so that none shortens another's step."""
+        ...
+
+
+@runtime_checkable
 class AfterStep(Protocol):
     """A trainable that keeps something up to date besides what the optimiser does, such as averaged weights.
 
@@ -167,14 +185,17 @@ def train(
         The last line of the log.
 
     Raises:
-        UsageError: ``out`` holds something else, or another run; several processes, and what is trained is not shared.
-        NonFiniteLoss: with the keys of the batch that it happened on; checkpoints stay.
+        UsageError: ``out`` holds something else, or another run; several processes, and what is trained is not shared;
+            another precision than this process has trained in before.
+        NonFiniteLoss: loss or gradient, with the keys of the batch that it happened on; checkpoints stay.
     """
     from accelerate.utils import broadcast_object_list
 
     folder, accelerator = Path(out), _accelerator(settings)
     if accelerator.num_processes > 1 and not trainable.shared:
         raise UsageError(f"{trainable.name} is trained by one process", "Start it without torchrun or accelerate.")
+    if isinstance(trainable, Checked):
+        trainable.check(settings.steps, accelerator.num_processes)
     entered = [enter(folder, trainable, settings, resume) if accelerator.is_main_process else None]
     start = broadcast_object_list(entered)[0]
     with threads(settings.threads):
@@ -191,6 +212,7 @@ class _Run:
         self.trainable, self.settings = trainable, settings
         self.folder, self.accelerator = folder, accelerator
         self._losses = accelerator.prepare(_Losses(trainable))
+        self._parts = trainable.parts() if isinstance(trainable, Partitioned) else [trainable.module]
         self.optimizer = torch.optim.AdamW(_groups(trainable.module, settings), lr=settings.learning_rate)
 
     def go(self, start: int, quiet: bool) -> dict[str, Any]:
@@ -218,8 +240,9 @@ class _Run:
                     if isinstance(journal, Journal):
                         self._report(journal, line, validate=done % settings.validate_every == 0 or last)
                 if main and (done % settings.checkpoint_every == 0 or last):
-                    save_checkpoint(self.folder / step_name(done), self.trainable, self.optimizer, settings, done)
+                    # before the checkpoint counts: a run that is killed in between takes this step again
                     remember_best(self.folder, done, line.get("validation", {}))
+                    save_checkpoint(self.folder / step_name(done), self.trainable, self.optimizer, settings, done)
                     prune(self.folder, settings.keep)
                 bar.advance(1, f"loss {line['total']:.3f}" if "total" in line else "")
         self.accelerator.wait_for_everyone()
@@ -248,15 +271,16 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         device = self.accelerator.device
         losses = self._losses(mapped(batch, lambda tensor: tensor.to(device, non_blocking=True)))
-        total = losses["total"]
-        if not torch.isfinite(total):
+        self.accelerator.backward(losses["total"])
+        # gradients are those of all processes here: they go on, or stop, together
+        norms = [torch.nn.utils.clip_grad_norm_(part.parameters(), settings.clip_norm) for part in self._parts]
+        if not all(torch.isfinite(value).all() for value in (losses["total"], *norms)):
             terms = ", ".join(f"{name} {float(value.detach()):g}" for name, value in losses.items())
+            what = "gradient" if torch.isfinite(losses["total"]) else "loss"
             raise NonFiniteLoss(
-                f"the loss of step {step + 1} is not finite ({terms}); samples: {', '.join(batch.keys)}",
+                f"the {what} of step {step + 1} is not finite ({terms}); samples: {', '.join(batch.keys)}",
                 "Look at these samples, or lower --set learning_rate; the last checkpoint is whole.",
             )
-        self.accelerator.backward(total)
-        torch.nn.utils.clip_grad_norm_(self.trainable.module.parameters(), settings.clip_norm)
         self.optimizer.step()
         if isinstance(self.trainable, AfterStep):
             self.trainable.after_step()
@@ -362,12 +386,17 @@ def _accelerator(settings: Settings) -> Accelerator:
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs
 
-    return Accelerator(
-        cpu=settings.device == "cpu" or not torch.accelerator.is_available(),  # or no processes would be seen
-        mixed_precision="bf16" if settings.precision == "bf16" else "no",
-        # a network may leave parts of itself aside for some steps, such as a discriminator that waits
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-    )
+    try:
+        return Accelerator(
+            cpu=settings.device == "cpu" or not torch.accelerator.is_available(),  # or no processes would be seen
+            mixed_precision="bf16" if settings.precision == "bf16" else "no",
+            # a network may leave parts of itself aside for some steps, such as a discriminator that waits
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        )
+    except ValueError as error:  # accelerate keeps what it was first told for as long as the process lives
+        raise UsageError(
+            f"this process has trained on another device or in another precision: {error}", "Use a process for each."
+        ) from error
 
 
 def _groups(module: torch.nn.Module, settings: Settings) -> list[dict[str, Any]]:

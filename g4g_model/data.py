@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 from collections.abc import Sequence
@@ -166,15 +167,21 @@ class Batches:
         self.left_out = len(found) - len(self._segments)
         if len(self._segments) < config.clips:
             raise DatasetError(
-                f"{len(self._segments)} samples can be learned from ({self.left_out} are too short), a batch needs "
-                f"{config.clips}",
-                "Give more footage, or lower --set clips.",
+                f"{len(self._segments)} samples of {', '.join(splits)} are long enough, a batch needs {config.clips}; "
+                f"{self.left_out} are shorter than {least} frames or have no references",
+                "Give more footage, or lower --set clips or --set windows.",
             )
         self._config, self._samples, self._expert = config, SampleReader(dataset), expert
         self._tars = {shard.stem: shard.marker["sha256"] for split in splits for shard in dataset.committed(split)}
 
     def __len__(self) -> int:
         return len(self._segments)
+
+    def alone(self) -> Batches:
+        """The same samples one at a time, at full size and not in a mirror: to look at."""
+        other = copy.copy(self)
+        other._config = self._config.model_copy(update={"clips": 1, "stages": (), "mirror": False})
+        return other
 
     @property
     def minutes(self) -> float:

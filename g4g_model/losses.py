@@ -120,7 +120,7 @@ class VGGFeatures(nn.Module):
 def attribute(drawn: Sequence[torch.Tensor], references: Sequence[torch.Tensor], clips: int) -> torch.Tensor:
     """Distance of channel statistics (mu, sigma) of aligned features, mean over scales [P; O: form].
 
-    No differentiable identity network is registered, so the cosine of one is not part of it.
+    The cosine of an identity network, where one takes part, is a term of its own.
 
     Args:
         drawn: features [B T, C, h, w] of drawn frames, a scale each.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from g4g_core import registry
 from g4g_core import weights as known_weights
 from g4g_core.errors import DatasetError, UsageError
 from g4g_core.protocols import IdentityNetwork, SyncExpert, TrainingData
-from g4g_core.training import Turn
+from g4g_core.training import Turn, mapped
 from g4g_model import losses
 from g4g_model.checkpoint import about_run, write
 from g4g_model.config import FRAMES, PRESETS, SETTINGS, VARIANTS, G4GConfig, require_variant
@@ -89,11 +89,6 @@ class G4GTrainable:
         }
 
     def batch(self, rng: np.random.Generator, turn: Turn = ONLY) -> G4GBatch:
-        if self.config.clips % turn.ranks:
-            raise UsageError(
-                f"{self.config.clips} clips cannot be shared by {turn.ranks} processes",
-                "Let --set clips be a multiple of them: it counts the whole batch.",
-            )
         return self._batches.draw(rng, turn)
 
     def after_step(self) -> None:
@@ -105,19 +100,21 @@ class G4GTrainable:
 
         In several processes each sees its share of the batch, and of the matrix of mouths and sounds the whole.
         """
-        drawn: Drawn = self.module.generator(batch.inputs)
+        run = Precision(batch.truth.device.type)
+        drawn: Drawn = run(self.module.generator, batch.inputs)
         settled = int(self.module.average.updates) >= self.config.settle
-        terms = {
-            "reconstruction": self._reconstruction(drawn, batch),
-            **self._perception(drawn, batch),
-            **self._attribute(drawn, batch),
-            **self._inter(drawn, batch, settled),
-            **self._adversarial(drawn, batch, settled),
-            **self._foreign(drawn, batch, settled),
-        }
-        weights = {**self.config.weights.model_dump(), "discriminator": 1.0}
-        total = sum((weights[name] * term for name, term in terms.items() if name in weights), nothing(drawn.picture))
-        return {"total": total, **terms}
+        with run.exactly():
+            terms = {
+                "reconstruction": self._reconstruction(drawn, batch),
+                **self._perception(drawn, batch, run),
+                **self._attribute(drawn, batch, run),
+                **self._inter(drawn, batch, run, settled),
+                **self._adversarial(drawn, batch, run, settled),
+                **self._foreign(drawn, batch, settled),
+            }
+            weights = {**self.config.weights.model_dump(), "discriminator": 1.0}
+            weighted = (weights[name] * term for name, term in terms.items() if name in weights)
+            return {"total": sum(weighted, nothing(drawn.picture)), **terms}
 
     def _reconstruction(self, drawn: Drawn, batch: G4GBatch) -> torch.Tensor:
         """The faces in every region, and the joined picture in all that may differ from the source.
@@ -130,53 +127,54 @@ class G4GTrainable:
             return outcome + losses.reconstruction(drawn.faces[-1:], truth, regions, {"erase": 1.0})
         return outcome + losses.reconstruction(drawn.faces, truth, regions, self.config.regions.model_dump())
 
-    def _perception(self, drawn: Drawn, batch: G4GBatch) -> dict[str, torch.Tensor]:
+    def _perception(self, drawn: Drawn, batch: G4GBatch, run: Precision) -> dict[str, torch.Tensor]:
         vgg = self._judges.vgg
         if vgg is None:
             return {}
         mask = dilated(flattened(batch.inputs.erase))
         vgg.to(mask.device)
-        return {"perception": losses.perception(vgg, drawn.picture, flattened(batch.truth), mask)}
+        found = losses.perception(lambda pictures: run(vgg, pictures), drawn.picture, flattened(batch.truth), mask)
+        return {"perception": found}
 
-    def _attribute(self, drawn: Drawn, batch: G4GBatch) -> dict[str, torch.Tensor]:
+    def _attribute(self, drawn: Drawn, batch: G4GBatch, run: Precision) -> dict[str, torch.Tensor]:
         """By the averaged network: the one that is trained could make its own features alike."""
         if self.config.weights.attribute == 0:
             return {}
         judge, inputs = self.module.average.generator, batch.inputs
-        found = judge.aligned(drawn.picture, flattened(inputs.source_sketch))
-        known = judge.aligned(flattened(inputs.references), flattened(inputs.reference_sketch))
+        found = run(judge.aligned, drawn.picture, flattened(inputs.source_sketch))
+        known = run(judge.aligned, flattened(inputs.references), flattened(inputs.reference_sketch))
         return {"attribute": losses.attribute(found, known, len(batch.keys))}
 
-    def _inter(self, drawn: Drawn, batch: G4GBatch, settled: bool) -> dict[str, torch.Tensor]:
+    def _inter(self, drawn: Drawn, batch: G4GBatch, run: Precision, settled: bool) -> dict[str, torch.Tensor]:
         """L_align on true mouths, L_sync on generated ones."""
         mouth, config = self.module.mouth, self.config
         if mouth is None:
             return {}
         terms: dict[str, torch.Tensor] = {}
         if config.weights.alignment > 0:
-            seen = gathered(mouth(flattened(batch.stacks)).float())
-            sounds = gathered(unit(self.module.generator.audio(flattened(batch.sounds[:, 1:])).float()))
+            seen = gathered(run(mouth, flattened(batch.stacks)))
+            sounds = gathered(unit(run(self.module.generator.audio, flattened(batch.sounds[:, 1:]))))
             cosines, near = seen @ sounds.T, losses.too_near(gathered(batch.starts[:, 1:]))
             wrong = _flat_columns(gathered(batch.wrong[:, 1:]) - 1)
             terms["alignment"] = self._contrast(cosines, mouth.scale, near, wrong)
             found = cosines.detach().masked_fill(near, -2).argmax(1) == torch.arange(len(near), device=near.device)
             terms["found"] = found.float().mean()
         if config.weights.sync > 0:
-            terms["sync"] = self._sync(drawn, batch) if settled else nothing(drawn.picture)
+            terms["sync"] = self._sync(drawn, batch, run) if settled else nothing(drawn.picture)
         return terms
 
-    def _sync(self, drawn: Drawn, batch: G4GBatch) -> torch.Tensor:
+    def _sync(self, drawn: Drawn, batch: G4GBatch, run: Precision) -> torch.Tensor:
         """The generated window of every clip among the true ones, as the averaged encoders see and hear them."""
         judge = self.module.average
         assert judge.mouth is not None
         clips, windows = batch.starts.shape
         size = self.config.mouth_size
         mouths = mouth_pictures(drawn.picture, flattened(batch.places), size).view(clips, -1, 3, size, size)
-        generated = judge.mouth(mouths)
+        generated = run(judge.mouth, mouths)
         with torch.no_grad():
-            true = judge.mouth(flattened(batch.stacks)).view(clips, windows - 1, -1)
-            sounds = gathered(unit(judge.generator.audio(flattened(batch.sounds)).float()))
-        seen = gathered(flattened(torch.cat([generated[:, None], true], 1)).float())
+            true = run(judge.mouth, flattened(batch.stacks)).view(clips, windows - 1, -1)
+            sounds = gathered(unit(run(judge.generator.audio, flattened(batch.sounds))))
+        seen = gathered(flattened(torch.cat([generated[:, None], true], 1)))
         starts = gathered(batch.starts)
         anchors = windows * torch.arange(len(starts), device=starts.device)
         wrong = _flat_columns(gathered(batch.wrong))
@@ -194,7 +192,7 @@ class G4GTrainable:
             return losses.pairwise(cosines, wrong, anchors)
         return losses.diagonal(scale * cosines, near, anchors)
 
-    def _adversarial(self, drawn: Drawn, batch: G4GBatch, settled: bool) -> dict[str, torch.Tensor]:
+    def _adversarial(self, drawn: Drawn, batch: G4GBatch, run: Precision, settled: bool) -> dict[str, torch.Tensor]:
         """Generator and discriminator learn in one step: neither sees the other's gradient."""
         judge, weights = self.module.discriminator, self.config.weights
         names = [name for name in ("gan", "features") if getattr(weights, name) > 0]
@@ -202,10 +200,10 @@ class G4GTrainable:
             return {}
         if not settled:
             return {name: nothing(drawn.picture) for name in (*names, "discriminator")}
-        real = judge(flattened(batch.truth))
-        terms = {"discriminator": losses.lsgan_discriminator(real[-1], judge(drawn.picture.detach())[-1])}
+        real = run(judge, flattened(batch.truth))
+        terms = {"discriminator": losses.lsgan_discriminator(real[-1], run(judge, drawn.picture.detach())[-1])}
         with frozen(judge):
-            fake = judge(drawn.picture)
+            fake = run(judge, drawn.picture)
         if "gan" in names:
             terms["gan"] = losses.lsgan_generator(fake[-1])
         if "features" in names:
@@ -216,17 +214,19 @@ class G4GTrainable:
         """What pretrained networks that were not trained here say: a sync expert, an identity network."""
         expert, network, weights = self._judges.expert, self._judges.identity, self.config.weights
         terms: dict[str, torch.Tensor] = {}
+        device = drawn.picture.device
         if expert is not None and batch.expert is not None:
             view, edge = batch.expert, (batch.expert.frames.shape[1] - FRAMES) // 2
-            pictures = drawn.picture.float().view(len(batch.keys), FRAMES, *drawn.picture.shape[1:])
+            pictures = drawn.picture.view(len(batch.keys), FRAMES, *drawn.picture.shape[1:])
             shown = torch.cat([view.frames[:, :edge], pictures, view.frames[:, edge + FRAMES :]], 1)
-            heard = expert.loss(shown, view.places, view.heard) if settled else nothing(pictures)
-            terms["expert"] = heard
+            read = expert.to(device).loss(shown, view.places, view.heard) if settled else nothing(pictures)
+            terms["expert"] = read
         if network is not None and weights.identity > 0:
             references = batch.inputs.references
+            network = network.to(device)
             with torch.no_grad():
                 known = network.embed(flattened(references)).view(*references.shape[:2], -1).mean(1)
-            found = network.embed(drawn.picture.float()).view(len(batch.keys), FRAMES, -1)
+            found = network.embed(drawn.picture).view(len(batch.keys), FRAMES, -1)
             terms["identity"] = (1 - (found * unit(known)[:, None]).sum(-1)).mean()
         return terms
 
@@ -236,8 +236,25 @@ class G4GTrainable:
 
     def pictures(self) -> dict[str, np.ndarray]:
         """See :class:`g4g_core.training.Illustrated`."""
-        seen = self._validation or self._batches
-        return {"faces": grid(self.module.average.generator, seen)}
+        return {"faces": grid(self.module.average.generator, self._validation or self._batches.alone())}
+
+    def check(self, steps: int, ranks: int) -> None:
+        """See :class:`g4g_core.training.Checked`."""
+        if self.config.clips % ranks:
+            raise UsageError(
+                f"{self.config.clips} clips cannot be shared by {ranks} processes",
+                "Let --set clips be a multiple of them: it counts the whole batch.",
+            )
+        if self.config.size_at(steps - 1) != self.config.size:
+            raise UsageError(
+                f"all {steps} steps lie in stages of smaller pictures: no step would see {self.config.size} px",
+                "Train longer, or shorten --set stages.",
+            )
+
+    def parts(self) -> list[nn.Module]:
+        """See :class:`g4g_core.training.Partitioned`."""
+        found = (self.module.generator, self.module.mouth, self.module.discriminator)
+        return [part for part in found if part is not None]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -253,6 +270,29 @@ class Judges:
     vgg: losses.VGGFeatures | None = None
     expert: SyncExpert | None = None
     identity: IdentityNetwork | None = None
+
+
+class Precision:
+    """Mixed precision for networks, 32 bits for what is computed from their outputs.
+
+    A loss in bf16 has two or three digits: cosines of 0.995 are 1 in it, and their logarithms infinite.
+
+    Args:
+        device: type of the device, whose autocast is on or off as training has set it.
+    """
+
+    def __init__(self, device: str) -> None:
+        self._device, self._mixed = device, torch.is_autocast_enabled(device)
+        self._dtype = torch.get_autocast_dtype(device)
+
+    def __call__(self, network: Callable[..., Any], *inputs: Any) -> Any:
+        """What a network gives, in 32 bits."""
+        with torch.autocast(self._device, self._dtype, self._mixed):
+            return mapped(network(*inputs), torch.Tensor.float)
+
+    def exactly(self) -> torch.autocast:
+        """A context in which everything but networks called as above is computed in 32 bits."""
+        return torch.autocast(self._device, enabled=False)
 
 
 def nothing(like: torch.Tensor) -> torch.Tensor:
@@ -319,11 +359,11 @@ class G4GKind:
         batches = Batches(dataset, data.splits, config, data.selection, judges.expert)
         validation = None
         if data.validation is not None:
-            alone = config.model_copy(update={"clips": 1, "stages": (), "mirror": False})
+            single = config.model_copy(update={"clips": 1})
             if data.validation in dataset.splits:
-                validation = Batches(dataset, (data.validation,), alone)
+                validation = Batches(dataset, (data.validation,), single).alone()
             else:
-                validation = Batches(dataset, dataset.splits, alone, data.validation)
+                validation = Batches(dataset, dataset.splits, single, data.validation).alone()
             shared = sorted(validation.identities & batches.identities)
             if shared:
                 raise DatasetError(
@@ -351,10 +391,10 @@ def _judges(config: G4GConfig) -> Judges:
             )
     if config.identity is not None and config.weights.identity > 0:
         identity = registry.load(registry.IDENTITY_NETWORKS, config.identity).open()
-    return Judges(_vgg_features() if config.weights.perception > 0 else None, expert, identity)
+    return Judges(vgg_features() if config.weights.perception > 0 else None, expert, identity)
 
 
-def _vgg_features() -> losses.VGGFeatures | None:
+def vgg_features() -> losses.VGGFeatures | None:
     """VGG19 of the weights registry, or ``None`` and a word about it."""
     if known_weights.find(_VGG) is None:
         logger.warning(

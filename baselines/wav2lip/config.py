@@ -109,23 +109,25 @@ _SHORT = {"warmup": 30, "log_every": 25, "validate_every": 250, "checkpoint_ever
 
 GENERATOR_PRESETS: Mapping[str, Mapping[str, Any]] = {
     "tiny": {
-        "model": {"size": 64, "width": 0.375, "mel_offset": -1, "clips": 3},
+        "model": {"size": 64, "width": 0.375, "mel_offset": -1, "clips": 3, "sync_below": 1.0},
         "training": {**_SHORT, "steps": 1500, "learning_rate": 1e-3},
     },
     "full": {"model": {**_FULL, "mel_offset": -1}},
 }
 """The public training hears a frame earlier than the public inference: offset -1. Ours keeps to what it learned.
 
-A step of ``tiny`` costs about what one of G4G's ``tiny`` does.
+A step of ``tiny`` costs about what one of G4G's ``tiny`` does. Its threshold is higher than the public 0.75, because a
+``tiny`` expert, which learned for minutes, finds true faces of strangers at about 0.7: drawn ones would never pass.
 """
 
 EXPERT_PRESETS: Mapping[str, Mapping[str, Any]] = {
     "tiny": {
         "model": {"size": 64, "width": 0.25, "pairs": 32, "patience": 300},
-        "training": {**_SHORT, "steps": 1000, "learning_rate": 1e-3},
+        "training": {**_SHORT, "steps": 1000, "learning_rate": 3e-4},
     },
     "full": {"model": _FULL},
 }
+"""At a rate of 1e-3 ``tiny`` stays at 0.69 for hundreds of steps."""
 
 SETTINGS: Mapping[str, Any] = {
     "steps": 300_000, "learning_rate": 1e-4, "weight_decay": 0.0, "warmup": 500, "validate_every": 3000,

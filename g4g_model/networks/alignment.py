@@ -123,5 +123,6 @@ def mouth_pictures(pictures: torch.Tensor, places: torch.Tensor, size: int) -> t
     Returns:
         [n, 3, P, P].
     """
-    grid = functional.affine_grid(places, [len(pictures), 3, size, size], align_corners=False)
-    return functional.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
+    with torch.autocast(pictures.device.type, enabled=False):
+        grid = functional.affine_grid(places, [len(pictures), 3, size, size], align_corners=False)
+        return functional.grid_sample(pictures.float(), grid, padding_mode="border", align_corners=False)

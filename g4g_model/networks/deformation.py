@@ -28,10 +28,11 @@ def warp(features: torch.Tensor, motion: torch.Tensor) -> torch.Tensor:
     scale, angle = motion[..., 0], motion[..., 1]
     cosine, sine = scale * torch.cos(angle), scale * torch.sin(angle)
     rows = torch.stack([cosine, -sine, motion[..., 2], sine, cosine, motion[..., 3]], -1).float()
-    grid = functional.affine_grid(rows.reshape(n * channels, 2, 3), [n * channels, 1, height, width], False)
-    moved = functional.grid_sample(
-        features.float().reshape(n * channels, 1, height, width), grid, padding_mode="border", align_corners=False
-    )
+    with torch.autocast(features.device.type, enabled=False):  # places in 8 bits would be a quarter of a pixel off
+        grid = functional.affine_grid(rows.reshape(n * channels, 2, 3), [n * channels, 1, height, width], False)
+        moved = functional.grid_sample(
+            features.float().reshape(n * channels, 1, height, width), grid, padding_mode="border", align_corners=False
+        )
     return moved.reshape(n, channels, height, width)
 
 
@@ -103,7 +104,7 @@ class Decoder(nn.Module):
         skips = dict(zip(strides[:-1], channels[:-1], strict=True))
         while stride > 2:
             stride //= 2
-            after = skips.get(stride, max(8, width // 2))
+            after = skips.get(stride, max(8, width // 16 * 8))  # multiples of 8, as groups of norms are
             self.steps.append(nn.Sequential(trunk(width + skips.get(stride, 0), after), Residual(after)))
             if stride in (4, 2):
                 self.heads[str(stride)] = nn.Conv2d(after, 3, 3, 1, 1)

@@ -1,0 +1,191 @@
+"""Networks that our training of a baseline left on disk: safetensors with one JSON field, or a step of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic
+
+from g4g_core import storage
+from g4g_core.config import ConfigT
+from g4g_core.errors import WeightsError
+from g4g_core.provenance import file_sha256, stable_json
+from g4g_core.registry import unknown
+
+if TYPE_CHECKING:
+    import torch
+
+NETWORK = "network."
+"""Prefix, in a checkpoint ``step-...`` of a run, of the weights that are used afterwards."""
+
+FORMAT = 1
+_FIELD = "baseline"  # one field: several would be written in an order that changes
+_STATE, _MODEL = "state.json", "model.safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class About(Generic[ConfigT]):
+    """What is known of a trained network besides its weights.
+
+    Attributes:
+        name: registered name of what it is of.
+        config: it was made and trained by.
+        losses_off: terms of the loss that were off.
+        trained_against: SHA-256 of sync experts that drove the training.
+    """
+
+    name: str
+    config: ConfigT
+    losses_off: tuple[str, ...] = ()
+    trained_against: tuple[str, ...] = ()
+
+    def told(self) -> dict[str, Any]:
+        """All but the name, as a trainable describes it."""
+        return {
+            "config": self.config.model_dump(mode="json"),
+            "losses_off": list(self.losses_off),
+            "trained_against": list(self.trained_against),
+        }
+
+
+def write(path: Path, about: About[Any], tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write a network; the same network gives the same bytes."""
+    from safetensors.torch import save
+
+    facts = {**about.told(), "name": about.name, "format": FORMAT}
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    storage.write_bytes(str(path), save(plain, {_FIELD: stable_json(facts).decode()}))
+
+
+def files_of(name: str, checkpoint: str) -> list[Path]:
+    """The file of a network, or weights and state of a step.
+
+    Args:
+        name: registered name.
+        checkpoint: a file, the folder of a run (its exported file), or a checkpoint ``step-...`` of the run.
+
+    Raises:
+        WeightsError: there is none.
+    """
+    place = Path(checkpoint)
+    if place.is_dir():
+        if (place / _STATE).exists() and (place / _MODEL).exists():
+            return [place / _MODEL, place / _STATE]
+        place = place / f"{name}.safetensors"
+    if not place.is_file():
+        raise WeightsError(
+            f"there is no checkpoint {place}",
+            f"Name a file, or the folder of a run of g4g-model train --model {name}.",
+        )
+    return [place]
+
+
+def fingerprint_of(files: list[Path]) -> str:
+    """SHA-256 of the bytes of files: of one the hash itself, of several a hash of hashes."""
+    digests = [file_sha256(str(file)) for file in files]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def read_trained(
+    name: str, files: list[Path], configs: Mapping[str, type[ConfigT]], family: str
+) -> tuple[About[ConfigT], dict[str, torch.Tensor]]:
+    """A network that our training left.
+
+    Args:
+        name: registered name.
+        files: from :func:`files_of`.
+        configs: the configuration of what may be found, by registered name.
+        family: what they are called together, for messages.
+
+    Raises:
+        WeightsError: it is of another kind.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    data = files[0].read_bytes()
+    try:
+        tensors = load(data)
+        facts = _facts(files, data)
+        if facts["format"] != FORMAT or facts["name"] not in configs:
+            raise ValueError(f"it is of {facts['name']!r}, format {facts['format']}")
+        config = configs[facts["name"]].model_validate(facts["config"])
+        about = About(facts["name"], config, tuple(facts["losses_off"]), tuple(facts["trained_against"]))
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise WeightsError(
+            f"{files[0]} is no checkpoint of {family}: {first_line(error)}", "Train one with g4g-model train."
+        ) from error
+    if about.name != name:
+        raise WeightsError(f"{files[0]} is a checkpoint of {about.name}, not of {name}", "Name it as it is.")
+    if len(files) > 1:
+        tensors = {key.removeprefix(NETWORK): t for key, t in tensors.items() if key.startswith(NETWORK)}
+    return about, tensors
+
+
+def _facts(files: list[Path], data: bytes) -> dict[str, Any]:
+    if len(files) == 1:
+        length = int.from_bytes(data[:8], "little")
+        return dict(json.loads(json.loads(data[8 : 8 + length]).get("__metadata__", {})[_FIELD]))
+    state = json.loads(files[1].read_bytes())
+    about = state["description"]
+    names = ("config", "losses_off", "trained_against")
+    return {"format": FORMAT, "name": state["trainable"], **{key: about[key] for key in names}}
+
+
+def fault_of(network: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> str:
+    """Put weights into a network: every name once, every shape as it is; returns what is wrong with them, or ``""``."""
+    import torch
+
+    try:
+        network.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        return f"does not fit {type(network).__name__}: {str(error).strip().splitlines()[-1].strip():.300}"
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
+        return "holds weights that are no finite numbers"
+    return ""
+
+
+def preset_of(
+    name: str, kind: type[ConfigT], presets: Mapping[str, Mapping[str, Any]], preset: str | None
+) -> About[ConfigT]:
+    """A network that is not trained yet: of a preset, or of the defaults. Raises UsageError for an unknown preset."""
+    if preset is None:
+        return About(name, kind())
+    if preset not in presets:
+        raise unknown("preset", preset, list(presets))
+    return About(name, kind.model_validate({**presets[preset]["model"], "preset": preset}))
+
+
+def told_of(
+    about: About[Any], network: torch.nn.Module, sights: Mapping[str, str], checkpoint: str | None
+) -> dict[str, Any]:
+    """What ``g4g-model info`` tells, see :class:`g4g_core.protocols.SelfDescribing`.
+
+    Args:
+        about: what is known of the network.
+        network: it, on any device.
+        sights: shape and range of every input.
+        checkpoint: where it is from.
+    """
+    parts = {name: sum(p.numel() for p in part.parameters()) for name, part in network.named_children()}
+    found = {
+        "model": about.name,
+        "preset": about.config.preset,
+        "size": about.config.size,
+        "parameters": {"total": sum(parts.values()), **parts},
+        "inputs": dict(sights),
+        "mel_offset": about.config.mel_offset,
+    }
+    if checkpoint is not None:
+        known = {name: list(getattr(about, name)) for name in ("losses_off", "trained_against")}
+        found["checkpoint"] = {"path": checkpoint, **known}
+    return found
+
+
+def first_line(error: Exception) -> str:
+    """What an error of a library says, in one line of 200 characters at most."""
+    text = " ".join(str(error).split("\n", maxsplit=1)[0].split())
+    return f"{text:.200}" or type(error).__name__

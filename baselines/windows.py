@@ -1,0 +1,264 @@
+"""The windows that learned baselines are trained on: those that G4G sees, drawn by the same rule.
+
+With the same seed and settings a baseline is given, step by step, the frames and references that G4G is given, so that
+"as many frames seen" is "the same frames seen". What a network makes of a window is its own business.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from g4g_core.errors import DatasetError, UsageError
+from g4g_core.protocols import POSE_POINTS, TrainingData
+from g4g_core.references import SHORTEST, allowed_references, choose_references
+from g4g_model.config import FRAMES, G4GConfig
+from prep.shards.access import SampleReader
+from prep.shards.index import Dataset, Selection, read_selection
+from prep.shards.members import CorruptSample
+from prep.shards.rows import Row
+from prep.shards.schema import MaskBit
+from prep.stages.geometry import MIRROR
+from prep.sync_expert.footage import shots
+
+LEAST = G4GConfig().windows + FRAMES - 1
+"""Frames that a sample must have: as many as G4G's matrix of mouths and sounds needs."""
+
+
+_MIRRORED = 0.5
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Window:
+    """T consecutive frames of a sample, as they are stored, and frames of the same shot to refer to.
+
+    Attributes:
+        key: of the sample.
+        start: frame of the sample that the window begins with.
+        clip_frames: int64 [T], the frames' numbers in the clip.
+        pictures: uint8 [T, s, s, 3] RGB.
+        erase: uint8 [T, s, s] of 0 and 1.
+        mouth: uint8 [T, s, s] of 0 and 1.
+        pose: float32 [n, 31, 2], points 17-47 of all frames of the sample, pixels.
+        references: uint8 [K, s, s, 3].
+        reference_landmarks: float32 [K, 68, 2].
+        mel: float32 [m, 80], columns of the clip from ``mel_start`` on.
+        mel_start: the column of the clip that ``mel[0]`` is.
+    """
+
+    key: str
+    start: int
+    clip_frames: np.ndarray
+    pictures: np.ndarray
+    erase: np.ndarray
+    mouth: np.ndarray
+    pose: np.ndarray
+    references: np.ndarray
+    reference_landmarks: np.ndarray
+    mel: np.ndarray
+    mel_start: int
+
+    @property
+    def source_pose(self) -> np.ndarray:
+        """float32 [T, 31, 2], points 17-47 of the window's frames."""
+        return np.asarray(self.pose[self.start : self.start + FRAMES])
+
+    def mirrored(self) -> Window:
+        """The same, left and right changed over."""
+        points = self.reference_landmarks[:, MIRROR] * (-1, 1) + (self.pictures.shape[2] - 1, 0)
+        return dataclasses.replace(
+            self,
+            pictures=_turned(self.pictures),
+            erase=_turned(self.erase),
+            mouth=_turned(self.mouth),
+            references=_turned(self.references),
+            pose=mirrored_pose(self.pose, self.pictures.shape[2]),
+            reference_landmarks=points.astype(np.float32),
+        )
+
+
+def _turned(planes: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(planes[:, :, ::-1])
+
+
+def mirrored_pose(pose: np.ndarray, side: int) -> np.ndarray:
+    """Points 17-47, float [n, 31, 2], of pictures of ``side`` px in a mirror, float32."""
+    order = MIRROR[POSE_POINTS] - POSE_POINTS.start
+    return np.asarray(pose[:, order] * (-1, 1) + (side - 1, 0), np.float32)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Segment:
+    """A sample among those of its shot."""
+
+    rows: tuple[Row, ...]
+    number: int
+
+    @property
+    def row(self) -> Row:
+        return self.rows[self.number]
+
+    def allowed(self, start: int) -> np.ndarray:
+        """Clip frames that the window at ``start`` of the sample may refer to."""
+        bounds = [(row.frame_start, row.n_frames) for row in self.rows]
+        first = self.row.frame_start + start
+        return allowed_references(bounds, self.number, first, first + FRAMES)
+
+
+class Windows:
+    """Draws windows from the samples of some splits; only frames that are needed are read.
+
+    Samples under :data:`LEAST` frames, or without references, are left out; ``left_out`` counts them.
+
+    Args:
+        dataset: an open data set.
+        splits: of it.
+        clips: samples that are drawn from at a time.
+        selection: the samples to use, ``None``: all of them.
+        mirror: show every second sample in a mirror.
+
+    Raises:
+        DatasetError: nothing is selected, or too few samples are usable.
+        UsageError: crops are stored at sizes that differ.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        splits: Sequence[str],
+        clips: int,
+        selection: Selection | None = None,
+        mirror: bool = False,
+    ) -> None:
+        keys = read_selection(selection) if selection is not None else None
+        rows = [row for split in splits for row in dataset.rows(split) if keys is None or row.key in keys]
+        if len({row.size for row in rows}) > 1:
+            raise UsageError("crops of different sizes cannot be trained on together", "Select those of one size.")
+        found = [_Segment(tuple(group), number) for _, group in shots(rows) for number in range(len(group))]
+        self._segments = [
+            segment
+            for segment in found
+            if segment.row.n_frames >= LEAST and (len(segment.rows) > 1 or segment.row.n_frames >= SHORTEST)
+        ]
+        self.left_out = len(found) - len(self._segments)
+        if len(self._segments) < clips:
+            raise DatasetError(
+                f"{len(self._segments)} samples can be learned from ({self.left_out} are too short), a batch needs "
+                f"{clips}",
+                "Give more footage, or lower --set clips.",
+            )
+        self.reader, self.mirror, self._clips = SampleReader(dataset), mirror, clips
+        self._tars = {shard.stem: shard.marker["sha256"] for split in splits for shard in dataset.committed(split)}
+
+    def __len__(self) -> int:
+        return len(self._segments)
+
+    @property
+    def rows(self) -> list[Row]:
+        """The samples."""
+        return [segment.row for segment in self._segments]
+
+    def describe(self) -> dict[str, object]:
+        """What is learned from, for a checkpoint."""
+        return {
+            "samples": len(self),
+            "left_out": self.left_out,
+            "identities": len(self.identities),
+            "minutes": round(sum(row.n_frames for row in self.rows) / 25 / 60, 2),
+            "footage_sha256": self._digest(),
+        }
+
+    @property
+    def identities(self) -> set[str]:
+        return {row.identity for row in self.rows}
+
+    def _digest(self) -> str:
+        """SHA-256 of which samples are learned from, and of the shards that hold them."""
+        hasher = hashlib.sha256()
+        for row in self.rows:
+            hasher.update(f"{row.key} {row.frame_start} {row.n_frames} {self._tars[row.shard]}\n".encode())
+        return hasher.hexdigest()
+
+    def draw(self, rng: np.random.Generator) -> list[Window]:
+        """Windows of ``clips`` different samples; all chance is ``rng``'s, used as G4G uses it.
+
+        Raises:
+            CorruptSample: a sample that cannot be read, or one whose ``erase`` mask is empty.
+        """
+        numbers = rng.choice(len(self._segments), self._clips, replace=False)
+        seeds = rng.integers(2**63, size=len(numbers))
+        return [
+            self._window(self._segments[int(number)], np.random.default_rng(seed))
+            for number, seed in zip(numbers, seeds, strict=True)
+        ]
+
+    def _window(self, segment: _Segment, rng: np.random.Generator) -> Window:
+        row, mirrored = segment.row, self.in_mirror(rng)
+        start, allowed = _start(segment, rng)
+        references, reference_landmarks = self._references(segment, choose_references(allowed, rng))
+        frames = start + np.arange(FRAMES)
+        masks = self.reader.masks(row, frames)
+        erase = np.asarray((masks & MaskBit.ERASE) > 0, np.uint8)
+        if not erase.any((1, 2)).all():
+            raise CorruptSample(row.key, "masks", "an erase mask is empty, so that there is nothing to redraw")
+        window = Window(
+            key=row.key,
+            start=start,
+            clip_frames=row.frame_start + frames,
+            pictures=self.reader.frames(row, frames),
+            erase=erase,
+            mouth=np.asarray((masks & MaskBit.MOUTH) > 0, np.uint8),
+            pose=self.reader.landmarks(row)[:, POSE_POINTS],
+            references=references,
+            reference_landmarks=reference_landmarks,
+            mel=self.reader.mel(row),
+            mel_start=row.mel_start,
+        )
+        return window.mirrored() if mirrored else window
+
+    def in_mirror(self, rng: np.random.Generator) -> bool:
+        """Whether the next sample is shown in a mirror."""
+        return self.mirror and bool(rng.random() < _MIRRORED)
+
+    def _references(self, segment: _Segment, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """uint8 [K, s, s, 3] and float32 [K, 68, 2] of clip frames, from whatever samples of the shot hold them."""
+        pictures, points = [], []
+        for frame in frames:
+            row = next(row for row in segment.rows if 0 <= frame - row.frame_start < row.n_frames)
+            pictures.append(self.reader.frames(row, [int(frame) - row.frame_start])[0])
+            points.append(self.reader.landmarks(row)[int(frame) - row.frame_start])
+        return np.stack(pictures), np.stack(points)
+
+
+def _start(segment: _Segment, rng: np.random.Generator) -> tuple[int, np.ndarray]:
+    """A window that has references, and the clip frames that may be these."""
+    for start in rng.permutation(segment.row.n_frames - FRAMES + 1):
+        allowed = segment.allowed(int(start))
+        if len(allowed):
+            return int(start), allowed
+    raise ValueError(f"{segment.row.key} has no window with references")
+
+
+def open_windows(data: TrainingData, clips: int, mirror: bool) -> tuple[Windows, Windows | None]:
+    """What is trained on, ``clips`` samples at a time, and what figures are taken on, one at a time as it is.
+
+    Raises:
+        DatasetError: too little to learn from, or a person who is trained on and in the validation.
+    """
+    dataset = Dataset.open(data.shards)
+    windows = Windows(dataset, data.splits, clips, data.selection, mirror)
+    if data.validation is None:
+        return windows, None
+    if data.validation in dataset.splits:
+        validation = Windows(dataset, (data.validation,), 1)
+    else:
+        validation = Windows(dataset, dataset.splits, 1, data.validation)
+    shared = sorted(validation.identities & windows.identities)
+    if shared:
+        raise DatasetError(
+            f"{shared[0]} is trained on and in the validation", "Select people that the other selection leaves out."
+        )
+    return windows, validation
