@@ -175,7 +175,7 @@ VARIANTS: Mapping[str, type[G4GConfig]] = {
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "tiny": {
         "model": {
-            "size": 64, "channels": (16, 24, 32), "embedding": 64, "clips": 3, "settle": 300, "average": 0.99,
+            "size": 64, "channels": (16, 24, 32), "embedding": 64, "clips": 3, "settle": 120, "average": 0.99,
             "weights": {"perception": 0.0},
         },
         "training": {

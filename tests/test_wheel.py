@@ -57,7 +57,8 @@ def test_the_wheel_holds_the_packages_with_their_data(wheel: Path) -> None:
     for package in sorted(PACKAGES):
         files = {f"{package}/{path.relative_to(ROOT / package)}" for path in (ROOT / package).rglob("*.py")}
         assert files | {f"{package}/py.typed"} <= names
-    for folder in ("baselines/adapters", "prep/templates", "prep/data/speech", "prep/sync_expert/data", "reports/templates"):
+    prep = ("prep/templates", "prep/data/speech", "prep/sync_expert/data")
+    for folder in ("baselines/adapters", *prep, "reports/templates"):
         data = {f"{folder}/{path.name}" for path in (ROOT / folder).iterdir() if path.is_file()}
         assert data
         assert data <= names

@@ -125,7 +125,7 @@ def _noted(folder: str, number: int) -> None:
     update_project_file(folder, "checkpoints", {f"model-{number}": f"runs/{number}"})
 
 
-def test_commands_that_end_at_the_same_time_all_leave_their_note(tmp_path: Path) -> None:
+def test_commands_that_end_at_the_same_time_all_leave_their_note(tmp_path: pathlib.Path) -> None:
     import multiprocessing
 
     context = multiprocessing.get_context("fork")

@@ -21,6 +21,7 @@ torch = pytest.importorskip("torch")
 from g4g_people import SMALL, write_people  # noqa: E402
 from pydantic import ValidationError  # noqa: E402
 
+from g4g_core.errors import UsageError  # noqa: E402
 from g4g_core.protocols import TrainingData  # noqa: E402
 from g4g_core.runs import checkpoints  # noqa: E402
 from g4g_core.training import Settings, Turn, train  # noqa: E402
@@ -91,7 +92,9 @@ def test_training_grows_through_its_stages(people: Path, tmp_path: Path) -> None
     trainee = opened(people, size=256, channels=(8, 8, 8), stages=stages)
     sizes = [trainee.batch(np.random.default_rng(0), Turn(step)).truth.shape[-1] for step in range(4)]
     assert sizes == [96, 128, 128, 256]
-    train(trainee, settings(steps=2), tmp_path / "run", quiet=True)
+    with pytest.raises(UsageError, match="no step would see 256 px"):
+        train(trainee, settings(steps=3), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
     with pytest.raises(ValidationError, match="must grow towards size 128"):
         G4GConfig(size=128, stages=[{"size": 128, "steps": 1}])
     with pytest.raises(ValidationError, match="other strides"):

@@ -196,7 +196,7 @@ def test_perception_joins_in_where_its_weights_are_registered(people: Path, monk
         else:
             number += 1
     assert len(state) == 2 * len(widths)
-    monkeypatch.setattr(trainable, "_vgg_features", lambda: losses.VGGFeatures(state))
+    monkeypatch.setattr(trainable, "vgg_features", lambda: losses.VGGFeatures(state))
     trainee = opened(people, weights={"perception": 0.5})
     terms = trainee.losses(drawn(trainee))
     assert terms["perception"] > 0 and trainee.losses_off == ()

@@ -14,7 +14,7 @@ import pytest
 from prep.config import BuildConfig
 from prep.landmarks.dlib import DlibLandmarks
 from prep.records import CropHint, Reason
-from prep.run.track_pass import finish_shots, TrackedShot
+from prep.run.track_pass import TrackedShot, finish_shots
 from prep.run.tracked import TrackedClip
 from prep.stages.decode import GridFrame
 from prep.stages.detection import Ladder, box_of_landmarks
