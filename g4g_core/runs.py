@@ -73,14 +73,14 @@ def enter(folder: Path, trainable: Trainable, settings: Settings, resume: bool) 
                 f"the run in {folder} was begun with another {_difference(then, now, name)}",
                 "Resume with what it was begun with, or give another folder.",
             )
-    start = _last_whole(folder)
+    start = _last_whole(folder, settings.steps)
     _cut_log(folder, start or 0)
     return start
 
 
-def _last_whole(folder: Path) -> int | None:
+def _last_whole(folder: Path, steps: int) -> int | None:
     """The newest checkpoint that is as it was saved; damaged ones after it are said, and will be written again."""
-    for step in reversed(checkpoints(folder)):
+    for step in [step for step in reversed(checkpoints(folder)) if step <= steps]:
         try:
             _state(folder / step_name(step))
         except UsageError as error:
@@ -166,17 +166,16 @@ def _cut_log(folder: Path, step: int) -> None:
 
 
 def log_lines(folder: Path) -> list[dict[str, Any]]:
-    """The log; a last line that was cut off by a kill is left out."""
+    """The log; lines that are none, such as a last one that a kill cut off, are left out."""
     place = folder / LOG_FILE
     lines = []
-    for text in place.read_text().splitlines() if place.exists() else ():
+    for text in place.read_bytes().splitlines() if place.exists() else ():
         try:
             line = json.loads(text)
         except ValueError:
-            break
-        if not isinstance(line, dict) or not isinstance(line.get("step"), int):
-            break
-        lines.append(line)
+            continue
+        if isinstance(line, dict) and isinstance(line.get("step"), int):
+            lines.append(line)
     return lines
 
 
@@ -253,9 +252,10 @@ def _state(folder: Path) -> dict[str, Any]:
     if not (folder / STATE_FILE).exists():
         raise UsageError(f"{folder} is no checkpoint: {STATE_FILE} is missing", "Name a folder step-... of a run.")
     state = _mapping(folder / STATE_FILE, ("sha256",))
+    digests = state["sha256"] if isinstance(state["sha256"], dict) else {}
     for name in (MODEL_FILE, OPTIMIZER_FILE):
         file = folder / name
-        if not file.exists() or provenance.file_sha256(str(file)) != dict(state["sha256"]).get(name):
+        if not file.is_file() or provenance.file_sha256(str(file)) != digests.get(name):
             raise UsageError(f"{file} is damaged: not the file that was saved", "Use another checkpoint.")
     return state
 
@@ -265,15 +265,24 @@ def remember_best(folder: Path, step: int, figures: Mapping[str, float]) -> None
     score = figures.get("score")
     if score is None or not math.isfinite(score):
         return
-    place = folder / BEST_FILE
-    if not place.exists() or score > storage.read_json(str(place))["score"]:
-        storage.write_json(str(place), {"step": step, "score": score})
+    best = _best(folder)
+    if best is None or score > best["score"]:
+        storage.write_json(str(folder / BEST_FILE), {"step": step, "score": score})
+
+
+def _best(folder: Path) -> dict[str, Any] | None:
+    """What ``best.json`` says; a damaged one says nothing."""
+    try:
+        found = _mapping(folder / BEST_FILE, ("step", "score"))
+    except UsageError:
+        return None
+    return found if isinstance(found["score"], (int, float)) else None
 
 
 def prune(folder: Path, keep: int) -> None:
     """Delete all but the newest ``keep`` checkpoints and the best one."""
-    best = storage.read_json(str(folder / BEST_FILE))["step"] if (folder / BEST_FILE).exists() else None
+    best = _best(folder)
     for step in checkpoints(folder)[:-keep]:
-        if step != best:
+        if best is None or step != best["step"]:
             os.unlink(folder / step_name(step) / STATE_FILE)
             shutil.rmtree(folder / step_name(step))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -18,11 +16,11 @@ from g4g_model.checkpoint import About, fingerprint, read
 if TYPE_CHECKING:
     from g4g_model.g4g import G4G
 
-VERSION = 1
+VERSION = 2
 """Counts changes of what a checkpoint draws for a prompt."""
 
 CHUNK = 16
-"""Frames at a time: always so many, because the last digits of a convolution depend on it."""
+"""Frames at a time, but for the last ones of a prompt: the last digits of a convolution may depend on it."""
 
 
 class G4GGenerator:
@@ -46,7 +44,9 @@ class G4GGenerator:
 
         A CPU works on it with one thread, for the last digits depend on their number.
         """
-        with _one_thread():
+        from g4g_core.training import threads
+
+        with threads(1):
             parts = [self._drawn(prompt, start) for start in range(0, len(prompt.source), CHUNK)]
         return np.concatenate(parts)
 
@@ -77,18 +77,6 @@ class G4GGenerator:
     def _network_size(self) -> int:
         assert self.native_size is not None
         return self.native_size
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def joined(source: np.ndarray, erase: np.ndarray, drawn: np.ndarray, fused: bool, *, exact: bool) -> np.ndarray:

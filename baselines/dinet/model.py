@@ -50,7 +50,10 @@ class DINetGenerator:
         The drawing is seen inside ``erase`` and fades into the source in a ring around it, as ``still`` does; the
         public script puts all of the rectangle into the frame.
         """
-        drawn = np.concatenate([self._drawn(prompt, start) for start in range(0, len(prompt.source), CHUNK)])
+        from g4g_core.training import threads
+
+        with threads(1):  # the last digits depend on their number
+            drawn = np.concatenate([self._drawn(prompt, start) for start in range(0, len(prompt.source), CHUNK)])
         # the same pose on both sides: nothing is warped, one picture fades into the other
         frames = zip(prompt.source, prompt.erase, prompt.pose, resize(drawn, prompt.size), strict=True)
         return np.stack([redraw(source, erase, pose, picture, pose) for source, erase, pose, picture in frames])

@@ -65,9 +65,13 @@ class Wav2LipGenerator:
         boxes = boxes_of(prompt.pose, prompt.size)
         seen = cut_out(np.where(prompt.erase[..., None] > 0, still, prompt.source), boxes, self._size)
         reference = cut_out(donor[None], boxes_of(donor_pose[None], prompt.size), self._size)
-        faces = [
-            self._drawn(prompt, seen[start : start + CHUNK], reference, start) for start in range(0, len(seen), CHUNK)
-        ]
+        from g4g_core.training import threads
+
+        with threads(1):  # the last digits depend on their number
+            faces = [
+                self._drawn(prompt, seen[start : start + CHUNK], reference, start)
+                for start in range(0, len(seen), CHUNK)
+            ]
         # the same pose on both sides: nothing is warped from here on, one picture fades into another
         drawn = put_in(still, boxes, np.concatenate(faces))
         drawn = _each(drawn, outside(prompt.erase, boxes), prompt.pose, still, prompt.pose)

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from g4g_model.config import FRAMES
-from g4g_model.networks.layers import SLOPE, Pyramid, convolution
+from g4g_model.networks.layers import SLOPE, Pyramid, convolution, exactly
 
 _EPSILON = 1e-5
 
@@ -123,6 +123,6 @@ def mouth_pictures(pictures: torch.Tensor, places: torch.Tensor, size: int) -> t
     Returns:
         [n, 3, P, P].
     """
-    with torch.autocast(pictures.device.type, enabled=False):
+    with exactly(pictures.device):
         grid = functional.affine_grid(places, [len(pictures), 3, size, size], align_corners=False)
         return functional.grid_sample(pictures.float(), grid, padding_mode="border", align_corners=False)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from g4g_model.networks.layers import SLOPE, Residual, trunk
+from g4g_model.networks.layers import SLOPE, Residual, exactly, trunk
 
 _CELLS = 4
 """Side of the grid that features are pooled to: means over all of a picture would not tell where a face lies [O]."""
@@ -28,7 +28,7 @@ def warp(features: torch.Tensor, motion: torch.Tensor) -> torch.Tensor:
     scale, angle = motion[..., 0], motion[..., 1]
     cosine, sine = scale * torch.cos(angle), scale * torch.sin(angle)
     rows = torch.stack([cosine, -sine, motion[..., 2], sine, cosine, motion[..., 3]], -1).float()
-    with torch.autocast(features.device.type, enabled=False):  # places in 8 bits would be a quarter of a pixel off
+    with exactly(features.device):
         grid = functional.affine_grid(rows.reshape(n * channels, 2, 3), [n * channels, 1, height, width], False)
         moved = functional.grid_sample(
             features.float().reshape(n * channels, 1, height, width), grid, padding_mode="border", align_corners=False

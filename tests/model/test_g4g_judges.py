@@ -102,6 +102,57 @@ def test_an_expert_that_nobody_offers_is_refused(people: Path) -> None:
         opened(people, expert="sync-c")
 
 
+class Watcher:
+    """A sync expert that keeps what it is shown."""
+
+    sha256, frames = "1" * 64, 7
+
+    def open(self) -> Watcher:
+        return self
+
+    def to(self, device: Any) -> Watcher:
+        self.device = device
+        return self
+
+    def prepare(self, pose: np.ndarray, size: int, speech: Speech, start: int) -> tuple[np.ndarray, np.ndarray]:
+        return np.full(1, start, np.float32), pose.astype(np.float32)
+
+    def loss(self, pictures: Any, places: Any, heard: Any) -> Any:
+        self.shown, self.starts = pictures, places
+        return pictures.mean() + 2
+
+
+def offered(monkeypatch: pytest.MonkeyPatch, expert: Any) -> None:
+    monkeypatch.setattr(registry, "load", lambda group, name: {(registry.SYNC_EXPERTS, "watcher"): expert}[group, name])
+
+
+def test_an_expert_sees_drawn_frames_between_true_ones(people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expert = Watcher()
+    offered(monkeypatch, expert)
+    trainee = opened(people, expert="watcher")
+    batch = trainee.batch(np.random.default_rng(0), Turn())
+    terms = trainee.losses(batch)
+    assert batch.expert is not None
+    assert expert.device == batch.truth.device
+    assert torch.equal(expert.shown[:, [0, 6]], batch.expert.frames[:, [0, 6]])
+    picture = trainee.module.generator(batch.inputs).picture.view(2, 5, 3, 64, 64)
+    torch.testing.assert_close(expert.shown[:, 1:6], picture)
+    assert not torch.equal(picture, batch.truth)
+    assert torch.equal(expert.starts.flatten(), batch.starts[:, 0] - 1.0)
+    assert float(terms["expert"].detach()) == pytest.approx(float(expert.shown.detach().mean()) + 2)
+
+
+@pytest.mark.parametrize("frames", [3, 6])
+def test_an_expert_of_windows_that_do_not_fit_is_refused(
+    people: Path, monkeypatch: pytest.MonkeyPatch, frames: int
+) -> None:
+    expert = Watcher()
+    expert.frames = frames  # type: ignore[misc]
+    offered(monkeypatch, expert)
+    with pytest.raises(UsageError, match=f"watcher sees {frames} frames"):
+        opened(people, expert="watcher")
+
+
 class Means:
     """An identity network that knows people by their mean colour."""
 
@@ -111,6 +162,7 @@ class Means:
         return self
 
     def to(self, device: Any) -> Means:
+        self.device = device
         return self
 
     def embed(self, pictures: Any) -> Any:
@@ -118,13 +170,15 @@ class Means:
 
 
 def test_a_registered_identity_network_takes_part(people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Means()
     monkeypatch.setattr(
-        registry, "load", lambda group, name: {(registry.IDENTITY_NETWORKS, "means"): Means()}[group, name]
+        registry, "load", lambda group, name: {(registry.IDENTITY_NETWORKS, "means"): network}[group, name]
     )
     trainee = opened(people, identity="means")
     batch = trainee.batch(np.random.default_rng(0), Turn())
     terms, plain = trainee.losses(batch), opened(people).losses(batch)
     assert {name for name in terms if name not in plain} == {"identity"}
+    assert network.device == batch.truth.device
     picture = trainee.module.generator(batch.inputs).picture
     known = Means().embed(batch.inputs.references.flatten(0, 1)).view(2, 5, 3).mean(1)
     known = known / known.norm(dim=1, keepdim=True)

@@ -66,8 +66,14 @@ def test_shares_of_a_batch_are_the_batch(people: Path) -> None:
     assert whole.keys == shares[0].keys + shares[1].keys
     for full, *parts in zip(tensors(whole), *map(tensors, shares), strict=True):
         assert torch.equal(full, torch.cat(parts))
+
+
+def test_a_batch_that_processes_cannot_share_is_refused_beforehand(people: Path) -> None:
+    trainee = opened(people)
     with pytest.raises(UsageError, match="4 clips cannot be shared by 3 processes"):
-        trainee.batch(np.random.default_rng(3), Turn(0, 0, 3))
+        trainee.check(1, 3)
+    for ranks in (1, 2, 4):
+        trainee.check(1, ranks)
 
 
 def test_batches_that_are_drawn_ahead_are_those_that_are_drawn_in_time(people: Path, tmp_path: Path) -> None:

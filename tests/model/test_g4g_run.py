@@ -23,10 +23,13 @@ from pydantic import ValidationError  # noqa: E402
 
 from g4g_core.errors import UsageError  # noqa: E402
 from g4g_core.protocols import TrainingData  # noqa: E402
+from g4g_core.references import COUNT  # noqa: E402
 from g4g_core.runs import checkpoints  # noqa: E402
 from g4g_core.training import Settings, Turn, train  # noqa: E402
 from g4g_model import data, validation  # noqa: E402
-from g4g_model.config import PRESETS, SETTINGS, G4GConfig  # noqa: E402
+from g4g_model.config import PRESETS, SETTINGS, VARIANTS, G4GConfig  # noqa: E402
+from g4g_model.inputs import Inputs  # noqa: E402
+from g4g_model.parts import Parts  # noqa: E402
 from g4g_model.trainable import G4GKind, G4GTrainable  # noqa: E402
 
 
@@ -35,9 +38,9 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_people(tmp_path_factory.mktemp("people"))
 
 
-def opened(people: Path, validated: str | None = None, **fields: Any) -> G4GTrainable:
+def opened(people: Path, validated: str | None = None, name: str = "g4g", **fields: Any) -> G4GTrainable:
     found = TrainingData(str(people), validation=validated)
-    return G4GKind("g4g").open(G4GConfig(**{**SMALL, **fields}), found, seed=0)
+    return G4GKind(name).open(VARIANTS[name](**{**SMALL, **fields}), found, seed=0)
 
 
 def settings(**fields: Any) -> Settings:
@@ -92,14 +95,50 @@ def test_training_grows_through_its_stages(people: Path, tmp_path: Path) -> None
     trainee = opened(people, size=256, channels=(8, 8, 8), stages=stages)
     sizes = [trainee.batch(np.random.default_rng(0), Turn(step)).truth.shape[-1] for step in range(4)]
     assert sizes == [96, 128, 128, 256]
-    with pytest.raises(UsageError, match="no step would see 256 px"):
-        train(trainee, settings(steps=3), tmp_path / "run", quiet=True)
-    assert not (tmp_path / "run").exists()
+    smaller = opened(people, size=128, channels=(8, 8, 8), stages=stages[:1])
+    at_the_end = settings(steps=2, validate_every=2, checkpoint_every=2)
+    assert train(smaller, at_the_end, tmp_path / "run", quiet=True)["step"] == 2
     with pytest.raises(ValidationError, match="must grow towards size 128"):
         G4GConfig(size=128, stages=[{"size": 128, "steps": 1}])
     with pytest.raises(ValidationError, match="other strides"):
         G4GConfig(size=128, stages=[{"size": 64, "steps": 1}])
     assert G4GConfig(**PRESETS["g4g-256"]["model"]).size_at(0) == 128
+
+
+def test_stages_that_last_as_long_as_the_run_are_refused_before_anything_is_written(
+    people: Path, tmp_path: Path
+) -> None:
+    stages = [{"size": 96, "steps": 1}, {"size": 128, "steps": 2}]
+    trainee = opened(people, size=256, channels=(8, 8, 8), stages=stages)
+    trainee.check(4, 1)
+    for steps in (1, 2, 3):
+        with pytest.raises(UsageError, match=f"all {steps} steps lie in stages .* no step would see 256 px"):
+            trainee.check(steps, 1)
+    with pytest.raises(UsageError, match="all 3 steps"):
+        train(trainee, settings(steps=3), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+    opened(people).check(1, 1)
+
+
+@pytest.mark.parametrize("channels", [(56, 112, 160), (88, 88, 88), (8, 16, 24)])
+def test_channels_may_be_any_multiples_of_8(channels: tuple[int, int, int]) -> None:
+    parts = Parts(G4GConfig(size=128, channels=channels, embedding=8))
+    inputs = Inputs(
+        source=torch.zeros(1, 1, 3, 128, 128),
+        erase=torch.ones(1, 1, 1, 128, 128),
+        references=torch.rand(1, COUNT, 3, 128, 128),
+        source_sketch=torch.rand(1, 1, 1, 128, 128),
+        reference_sketch=torch.rand(1, COUNT, 1, 128, 128),
+        mel=torch.zeros(1, 1, 1, 80, 16),
+    )
+    with torch.no_grad():
+        drawn = parts.generator(inputs)
+        judged = parts.discriminator(drawn.picture)
+    assert [face.shape[-1] for face in drawn.faces] == [32, 64, 128]
+    assert drawn.picture.shape == (1, 3, 128, 128) and torch.isfinite(drawn.picture).all()
+    assert all(torch.isfinite(features).all() for features in judged)
+    with pytest.raises(ValidationError, match="multiples of 8"):
+        G4GConfig(size=128, channels=(channels[0] + 4, *channels[1:]))
 
 
 def test_a_sample_in_a_mirror_is_that_sample_in_a_mirror(people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,11 +174,12 @@ def another_precision() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("another_precision")
-def test_mixed_precision_takes_about_the_same_step(people: Path, tmp_path: Path) -> None:
-    trainee = opened(people)
+@pytest.mark.parametrize("name", ["g4g", "g4g-pairwise"])
+def test_mixed_precision_takes_about_the_same_step(people: Path, tmp_path: Path, name: str) -> None:
+    trainee = opened(people, name=name)
     terms = trainee.losses(trainee.batch(np.random.default_rng([0, 0]), Turn()))
-    plain = {name: float(value.detach()) for name, value in terms.items()}
-    line = train(opened(people), settings(steps=1, precision="bf16"), tmp_path / "run", quiet=True)
+    plain = {term: float(value.detach()) for term, value in terms.items()}
+    line = train(opened(people, name=name), settings(steps=1, precision="bf16"), tmp_path / "run", quiet=True)
     for term in ("reconstruction", "alignment", "sync", "discriminator"):
         assert line[term] == pytest.approx(plain[term], rel=0.1)
         assert line[term] != plain[term]

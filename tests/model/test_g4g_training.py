@@ -22,6 +22,9 @@ from g4g_core.training import NonFiniteLoss, Settings, train  # noqa: E402
 from g4g_model import losses, trainable, validation  # noqa: E402
 from g4g_model.config import SETTINGS, VARIANTS  # noqa: E402
 from g4g_model.data import G4GBatch  # noqa: E402
+from g4g_model.g4g import Drawn  # noqa: E402
+from g4g_model.networks.alignment import mouth_pictures  # noqa: E402
+from g4g_model.networks.fusion import dilated  # noqa: E402
 from g4g_model.parts import Parts  # noqa: E402
 from g4g_model.trainable import G4GKind, G4GTrainable  # noqa: E402
 from prep.config import BuildConfig  # noqa: E402
@@ -230,6 +233,212 @@ def test_the_average_follows_the_weights(people: Path) -> None:
     expected = np.cumprod([min(0.5, (1 + n) / (10 + n)) for n in range(12)])
     np.testing.assert_allclose(left, expected, atol=1e-5)
     assert int(average.updates) == 12
+
+
+# ---------------------------------------------------------------- what terms look at
+
+
+def shaken(module: Any, seed: int) -> None:
+    """Other weights, nearby."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for value in module.parameters():
+            value += 0.1 * value.abs().mean() * torch.randn_like(value)
+
+
+def unit(values: Any) -> np.ndarray:
+    array = values.detach().double().numpy()
+    return np.asarray(array / np.linalg.norm(array, axis=-1, keepdims=True))
+
+
+def near_windows(batch: G4GBatch) -> G4GBatch:
+    """The same windows, as if some of them began at nearly the same time."""
+    starts = torch.tensor([[5, 7, 8, 20, 21, 30, 3], [0, 0, 2, 9, 12, 15, 40]])
+    wrong = torch.tensor([[4, 6, 5, 1, 2, 3, 5], [3, 4, 5, 6, 1, 2, 3]])
+    return dataclasses.replace(batch, starts=starts, wrong=wrong)
+
+
+def seen_and_heard(trainee: G4GTrainable, batch: G4GBatch) -> tuple[np.ndarray, np.ndarray]:
+    """float64 [2, 7, E]: mouths (the drawn one first) and sounds of both clips, by the averaged encoders."""
+    average, size = trainee.module.average, trainee.config.mouth_size
+    with torch.no_grad():
+        picture = trainee.module.generator(batch.inputs).picture
+        mouths = [
+            torch.cat([mouth_pictures(picture[5 * clip : 5 * clip + 5], batch.places[clip], size)[None], stacks])
+            for clip, stacks in enumerate(batch.stacks)
+        ]
+        seen = [unit(average.mouth(stacks)) for stacks in mouths]
+        heard = [unit(average.generator.audio(sounds)) for sounds in batch.sounds]
+    return np.stack(seen), np.stack(heard)
+
+
+def settled(people: Path, name: str = "g4g") -> tuple[G4GTrainable, G4GBatch]:
+    """A network whose average is not what is trained, and a batch with windows that are near to each other."""
+    trainee = opened(people, name)
+    shaken(trainee.module.average.mouth, 1)
+    shaken(trainee.module.average.generator.audio, 2)
+    return trainee, near_windows(drawn(trainee))
+
+
+def test_lip_sync_is_the_cross_entropy_of_drawn_windows_as_the_averaged_encoders_find_them(people: Path) -> None:
+    trainee, batch = settled(people)
+    seen, heard = seen_and_heard(trainee, batch)
+    scale = float(trainee.module.average.mouth.scale)
+    assert scale != float(trainee.module.mouth.scale.detach())
+    terms = []
+    for clip in range(2):
+        far = np.abs(batch.starts.numpy() - batch.starts[clip, 0].item()) > 2
+        far[1 - clip], far[clip, 0] = True, True  # windows of other clips are never too near, nor is it to itself
+        assert not far.all()
+        rows = scale * heard[far] @ seen[clip, 0]
+        columns = scale * seen[far] @ heard[clip, 0]
+        own = scale * seen[clip, 0] @ heard[clip, 0]
+        terms += [np.log(np.exp(values).sum()) - own for values in (rows, columns)]
+    assert float(trainee.losses(batch)["sync"].detach()) == pytest.approx(np.mean(terms), rel=1e-4)
+
+
+def test_lip_sync_by_pairs_is_that_of_a_drawn_window_with_its_own_and_with_a_wrong_sound(people: Path) -> None:
+    trainee, batch = settled(people, "g4g-pairwise")
+    seen, heard = seen_and_heard(trainee, batch)
+    terms = []
+    for clip in range(2):
+        own, wrong = seen[clip, 0] @ heard[clip, 0], seen[clip, 0] @ heard[clip, int(batch.wrong[clip, 0])]
+        terms += [-np.log((1 + own) / 2), -np.log(1 - (1 + wrong) / 2)]
+    assert float(trainee.losses(batch)["sync"].detach()) == pytest.approx(np.mean(terms), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["g4g", "g4g-pairwise"])
+def test_the_encoders_that_are_trained_have_no_say_in_lip_sync(people: Path, name: str) -> None:
+    trainee, batch = settled(people, name)
+    before = trainee.losses(batch)
+    shaken(trainee.module.mouth, 3)
+    shaken(trainee.module.generator.audio, 4)  # moves nothing yet: motion begins as none
+    after = trainee.losses(batch)
+    assert torch.equal(before["reconstruction"], after["reconstruction"])
+    assert torch.equal(before["sync"], after["sync"]) and not torch.equal(before["alignment"], after["alignment"])
+
+
+def draws(monkeypatch: pytest.MonkeyPatch, trainee: G4GTrainable, picture: Any) -> None:
+    """Let the network draw this; its average, which judges, stays what it is."""
+    faces = [torch.nn.functional.avg_pool2d(picture, factor) for factor in (4, 2, 1)]
+    monkeypatch.setattr(trainee.module.generator, "forward", lambda inputs: Drawn(faces, picture))
+
+
+class Pixels(torch.nn.Module):
+    """Takes VGG's place: its features are the pixels, so that what is looked at is known to the pixel."""
+
+    def forward(self, pictures: Any) -> list[Any]:
+        return [pictures] * len(losses.VGG_FACTORS)
+
+
+def test_perception_looks_at_all_that_may_differ_from_the_source_and_at_nothing_else(
+    people: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainable, "vgg_features", Pixels)
+    trainee = opened(people, weights={"perception": 1.0})
+    batch = drawn(trainee)
+    truth, erase = batch.truth.flatten(0, 1), batch.inputs.erase.flatten(0, 1)
+
+    def told(where: Any) -> float:
+        draws(monkeypatch, trainee, torch.where(where > 0, -truth, truth))
+        return float(trainee.losses(batch)["perception"])
+
+    def cells(mask: Any) -> Any:  # at half the size a feature counts where one of its four pixels does
+        return torch.nn.functional.max_pool2d(mask, 2).repeat_interleave(2, -1).repeat_interleave(2, -2)
+
+    ring = dilated(erase) * (1 - cells(erase))
+    outside = 1 - cells(dilated(erase))
+    assert ring.sum() > 0 and outside.sum() > 0
+    assert told(torch.zeros_like(erase)) == told(outside) == 0
+    assert told(ring) > 0 and told(erase) > 0
+
+
+def test_attribute_compares_what_is_drawn_with_the_references_and_not_with_the_truth(
+    people: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainee = opened(people)
+    batch = drawn(trainee)
+    with torch.no_grad():
+        draws(monkeypatch, trainee, trainee.module.generator(batch.inputs).picture)
+
+    def told(changed: G4GBatch) -> float:
+        return float(trainee.losses(changed)["attribute"])
+
+    def shown(references: Any, sketches: Any) -> G4GBatch:
+        inputs = dataclasses.replace(batch.inputs, references=references, reference_sketch=sketches)
+        return dataclasses.replace(batch, inputs=inputs)
+
+    references, sketches = batch.inputs.references, batch.inputs.reference_sketch
+    plain = told(batch)
+    assert told(dataclasses.replace(batch, truth=batch.truth.flip(-1) * 0.5)) == plain > 0
+    assert told(shown(references * 0.5, sketches)) != plain
+    assert told(shown(references.flip(0), sketches.flip(0))) != plain  # a clip's own ones
+    assert told(shown(references.flip(1), sketches.flip(1))) == pytest.approx(plain, rel=1e-5)  # in any order
+    # one reference, drawn as it is with its own sketch: alike in all statistics
+    one, lines = references[:, :1].expand_as(references), sketches[:, :1].expand_as(sketches)
+    draws(monkeypatch, trainee, one.flatten(0, 1))
+    alike = shown(one, lines)
+    alike = dataclasses.replace(alike, inputs=dataclasses.replace(alike.inputs, source_sketch=lines))
+    assert told(alike) == pytest.approx(0, abs=1e-5)
+
+
+# ---------------------------------------------------------------- mixed precision
+
+
+def mixed() -> Any:
+    return torch.autocast("cpu", torch.bfloat16)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_term_is_in_32_bits_though_the_networks_are_not(
+    people: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(trainable, "vgg_features", Pixels)
+    trainee = opened(people, name, expert="sync-a", weights={"perception": 1.0})
+    batch = drawn(trainee)
+    plain = trainee.losses(batch)
+    with mixed():
+        terms = trainee.losses(batch)
+    assert set(terms) == set(plain) >= {"perception", "expert", "attribute", "discriminator"}
+    assert {term.dtype for term in terms.values()} == {torch.float32}
+    for term in set(terms) - {"found"}:
+        assert float(terms[term].detach()) == pytest.approx(float(plain[term].detach()), rel=0.1), term
+    assert not torch.equal(terms["reconstruction"], plain["reconstruction"])  # the networks are in 16 bits
+    # 32 bits are no 16 bits in a larger box: they have digits of their own
+    assert not [term for term in set(terms) - {"found"} if torch.equal(terms[term], terms[term].bfloat16().float())]
+    terms["total"].backward()
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in trainee.module.parameters())
+
+
+@pytest.mark.parametrize("context", [mixed, torch.enable_grad])
+def test_pairs_that_all_look_alike_have_a_finite_loss(people: Path, context: Any) -> None:
+    """Cosines near 1 are 1 in 16 bits, and the logarithm of what is left of 1 infinite."""
+    trainee = opened(people, "g4g-pairwise")
+    parts = trainee.module
+    with torch.no_grad():
+        for encoder in (parts.mouth, parts.average.mouth, parts.generator.audio, parts.average.generator.audio):
+            encoder.layers[-1].bias.fill_(100.0)
+    with context():
+        terms = trainee.losses(drawn(trainee))
+    for term in ("alignment", "sync"):
+        assert 3 < float(terms[term].detach()) < 8, term  # half of -log(1 - p), p of at most 1 - 1e-6
+    terms["total"].backward()
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in parts.parameters())
+
+
+def test_places_are_found_in_32_bits() -> None:
+    from g4g_model.networks.deformation import warp
+
+    torch.manual_seed(0)
+    features, pictures = torch.randn(2, 3, 32, 32), torch.rand(4, 3, 64, 64)
+    motion = torch.randn(2, 3, 4) * torch.tensor([0.1, 0.5, 0.2, 0.2]) + torch.tensor([1.0, 0.0, 0.0, 0.0])
+    places = torch.eye(3)[:2] * 0.3 + 0.1 * torch.rand(4, 2, 3)
+    plain = warp(features, motion), mouth_pictures(pictures, places, 32)
+    with mixed():
+        found = warp(features, motion), mouth_pictures(pictures, places, 32)
+    for one, other in zip(plain, found, strict=True):
+        assert other.dtype == torch.float32
+        torch.testing.assert_close(other, one, rtol=0, atol=1e-5)
 
 
 # ---------------------------------------------------------------- runs
