@@ -95,6 +95,7 @@ demo: demo-data
 	$(MAKE) -j2 demo-models
 	cd demo && $(G4G_EVAL) run --models g4g,wav2lip --workers $(WORKERS)
 	@test -e g4g.yaml || cp demo/g4g.yaml g4g.yaml  # so that the commands work from here, too; your own file stays
+	@cmp -s demo/g4g.yaml g4g.yaml || echo "g4g.yaml here is not the demo's: go on inside demo/"
 	@echo
 	@echo "Data set:      $(CURDIR)/demo/shards"
 	@echo "Look at it:    $(CURDIR)/demo/shards/contact-sheet.html (open it in a browser)"

@@ -253,8 +253,11 @@ def _against(pairs: Sequence[Mapping[str, Any]], model: str, other: str) -> str:
     for pair in pairs:
         if {pair["a"], pair["b"]} == {model, other} and pair.get("effect") is not None:
             sign = 1 if pair["a"] == model else -1
-            low, high = sorted((sign * pair["low"], sign * pair["high"]))
-            return f"{sign * pair['effect']:+.3g} ({low:+.3g} to {high:+.3g}), p {pair['p_holm']:.2g}"
+            text = f"{sign * pair['effect']:+.3g}"
+            if pair.get("low") is not None:
+                low, high = sorted((sign * pair["low"], sign * pair["high"]))
+                text += f" ({low:+.3g} to {high:+.3g})"
+            return text if pair.get("p_holm") is None else f"{text}, p {pair['p_holm']:.2g}"
     return ""
 
 

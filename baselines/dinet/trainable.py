@@ -148,6 +148,11 @@ class DINetTrainable:
             shown.append((flattened(drawn), flattened(batch.truth), flattened(batch.mouth)))
         return mouth_figures(shown)
 
+    def parts(self) -> list[nn.Module]:
+        """See :class:`g4g_core.training.Partitioned`."""
+        found = (self.module.network, self.module.discriminator)
+        return [part for part in found if part is not None]
+
     def pictures(self) -> dict[str, np.ndarray]:
         """Middle frames of four windows: what is shown, drawn, true, twice the difference of these, a reference."""
         rows, middle = [], 2

@@ -8,6 +8,7 @@ is none, in place of some hundred batches.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -157,6 +158,11 @@ class Wav2LipTrainable:
             told |= {"sync": sync, "sync_weight": self.config.sync * int(self.module.in_sync)}
         return told
 
+    def parts(self) -> list[nn.Module]:
+        """See :class:`g4g_core.training.Partitioned`."""
+        found = (self.module.network, self.module.discriminator)
+        return [part for part in found if part is not None]
+
     def pictures(self) -> dict[str, np.ndarray]:
         """Middle frames of four windows: what is shown, drawn, true, twice the difference of these, the reference."""
         rows, middle = [], 2
@@ -203,7 +209,10 @@ class Wav2LipTrainableKind:
     def export(self, trainable: Wav2LipTrainable, folder: Path) -> list[Path]:
         """``<name>.safetensors``: the generator, for :mod:`baselines.wav2lip.model`."""
         path = folder / f"{self.name}.safetensors"
-        write(path, trainable.about, trainable.module.network.state_dict())
+        about = trainable.about
+        if not int(trainable.module.in_sync) and "sync" not in about.losses_off:  # there was an expert, never heard
+            about = dataclasses.replace(about, losses_off=(*about.losses_off, "sync"))
+        write(path, about, trainable.module.network.state_dict())
         return [path]
 
 

@@ -325,7 +325,10 @@ def test_the_expert_is_named_by_its_hash_and_not_by_where_it_lay(people: Path, e
     assert WAV2LIP.info(str(file), None)["checkpoint"]["trained_against"] == list(model.trained_against)
     assert isinstance(WAV2LIP, SelfDescribing) and WAV2LIP.info(None, "tiny")["parameters"]["total"] == 3_774_411
     assert model.trained_against == (fingerprint("wav2lip-expert", expert),) == tuple(about["trained_against"])
-    assert model.losses_off == () and about["config"]["expert"] is None
+    assert model.losses_off == ("sync",) and about["config"]["expert"] is None  # it never counted
+    trainee.module.in_sync.fill_(1)
+    (heard,) = Wav2LipTrainableKind("wav2lip").export(trainee, tmp_path)
+    assert WAV2LIP.open(str(heard)).losses_off == ()
     assert expert not in json.dumps(about) and expert.encode() not in file.read_bytes()
 
 
