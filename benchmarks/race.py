@@ -130,8 +130,12 @@ def train_all(race: Race, entries: Sequence[tuple[str, int]]) -> None:
 
         # those that must wait for an expert come last
         order = sorted(entries, key=lambda entry: entry[0].startswith("wav2lip"))
-        for done in [pool.submit(contestant, entry) for entry in order]:
-            done.result()
+        try:
+            for done in [pool.submit(contestant, entry) for entry in order]:
+                done.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # what has not begun does not begin
+            raise
 
 
 def trained(race: Race, model: str, seed: int, assignments: Sequence[str]) -> Path:
@@ -139,6 +143,9 @@ def trained(race: Race, model: str, seed: int, assignments: Sequence[str]) -> Pa
     folder = race.folder(model, seed)
     file = folder / f"{model}.safetensors"
     if file.exists():
+        steps = json.loads((folder / "run.json").read_text())["settings"]["steps"]
+        if steps != race.steps:
+            raise SystemExit(f"{folder} was trained for {steps} steps, not {race.steps}; give another --out")
         return file
     command = ["-m", "g4g_model", "train", "--model", model, "--preset", race.preset, "--shards", race.shards]
     command += ["--split", race.splits, "--validation", "none", "--out", str(folder), "--seed", str(seed)]
