@@ -14,8 +14,9 @@ import numpy as np
 
 from g4g_core.errors import DatasetError, UsageError
 from g4g_core.protocols import POSE_POINTS, TrainingData
-from g4g_core.references import SHORTEST, allowed_references, choose_references
+from g4g_core.references import SHORTEST, choose_references
 from g4g_model.config import FRAMES, G4GConfig
+from g4g_model.data import Segment
 from prep.shards.access import SampleReader
 from prep.shards.index import Dataset, Selection, read_selection
 from prep.shards.members import CorruptSample
@@ -90,24 +91,6 @@ def mirrored_pose(pose: np.ndarray, side: int) -> np.ndarray:
     return np.asarray(pose[:, order] * (-1, 1) + (side - 1, 0), np.float32)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Segment:
-    """A sample among those of its shot."""
-
-    rows: tuple[Row, ...]
-    number: int
-
-    @property
-    def row(self) -> Row:
-        return self.rows[self.number]
-
-    def allowed(self, start: int) -> np.ndarray:
-        """Clip frames that the window at ``start`` of the sample may refer to."""
-        bounds = [(row.frame_start, row.n_frames) for row in self.rows]
-        first = self.row.frame_start + start
-        return allowed_references(bounds, self.number, first, first + FRAMES)
-
-
 class Windows:
     """Draws windows from the samples of some splits; only frames that are needed are read.
 
@@ -137,7 +120,7 @@ class Windows:
         rows = [row for split in splits for row in dataset.rows(split) if keys is None or row.key in keys]
         if len({row.size for row in rows}) > 1:
             raise UsageError("crops of different sizes cannot be trained on together", "Select those of one size.")
-        found = [_Segment(tuple(group), number) for _, group in shots(rows) for number in range(len(group))]
+        found = [Segment(tuple(group), number) for _, group in shots(rows) for number in range(len(group))]
         self._segments = [
             segment
             for segment in found
@@ -195,7 +178,7 @@ class Windows:
             for number, seed in zip(numbers, seeds, strict=True)
         ]
 
-    def _window(self, segment: _Segment, rng: np.random.Generator) -> Window:
+    def _window(self, segment: Segment, rng: np.random.Generator) -> Window:
         row, mirrored = segment.row, self.in_mirror(rng)
         start, allowed = _start(segment, rng)
         references, reference_landmarks = self._references(segment, choose_references(allowed, rng))
@@ -223,7 +206,7 @@ class Windows:
         """Whether the next sample is shown in a mirror."""
         return self.mirror and bool(rng.random() < _MIRRORED)
 
-    def _references(self, segment: _Segment, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _references(self, segment: Segment, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """uint8 [K, s, s, 3] and float32 [K, 68, 2] of clip frames, from whatever samples of the shot hold them."""
         pictures, points = [], []
         for frame in frames:
@@ -233,7 +216,7 @@ class Windows:
         return np.stack(pictures), np.stack(points)
 
 
-def _start(segment: _Segment, rng: np.random.Generator) -> tuple[int, np.ndarray]:
+def _start(segment: Segment, rng: np.random.Generator) -> tuple[int, np.ndarray]:
     """A window that has references, and the clip frames that may be these."""
     for start in rng.permutation(segment.row.n_frames - FRAMES + 1):
         allowed = segment.allowed(int(start))

@@ -83,7 +83,7 @@ class ExpertView:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Segment:
+class Segment:
     """A sample among those of its shot."""
 
     rows: tuple[Row, ...]
@@ -156,7 +156,7 @@ class Batches:
         rows = [row for split in splits for row in dataset.rows(split) if keys is None or row.key in keys]
         if len({row.size for row in rows}) > 1:
             raise UsageError("crops of different sizes cannot be trained on together", "Select those of one size.")
-        found = [_Segment(tuple(group), number) for _, group in shots(rows) for number in range(len(group))]
+        found = [Segment(tuple(group), number) for _, group in shots(rows) for number in range(len(group))]
         self._margin = 0 if expert is None else (expert.frames - FRAMES) // 2
         least = max(config.windows + FRAMES - 1, FRAMES + 2 * IGNORED + 1, FRAMES + 2 * self._margin)
         self._segments = [
@@ -215,7 +215,7 @@ class Batches:
             [self._item(self._segments[int(numbers[n])], np.random.default_rng(seeds[n]), size) for n in mine]
         )
 
-    def _item(self, segment: _Segment, rng: np.random.Generator, size: int) -> G4GBatch:
+    def _item(self, segment: Segment, rng: np.random.Generator, size: int) -> G4GBatch:
         row, seen = segment.row, _Seen(self._samples, self._config.mirror and bool(rng.random() < _MIRRORED))
         start, allowed = self._start(segment, rng)
         references = choose_references(allowed, rng)
@@ -268,7 +268,7 @@ class Batches:
     def _places(row: Row, landmarks: np.ndarray, frames: np.ndarray, size: int) -> torch.Tensor:
         return torch.from_numpy(mouth_squares(points_at(landmarks[frames, POSE_POINTS], row.size, size), size))
 
-    def _start(self, segment: _Segment, rng: np.random.Generator) -> tuple[int, np.ndarray]:
+    def _start(self, segment: Segment, rng: np.random.Generator) -> tuple[int, np.ndarray]:
         """A window that has references, and the clip frames that may be these."""
         starts = self._margin + rng.permutation(segment.row.n_frames - FRAMES + 1 - 2 * self._margin)
         for start in starts:
@@ -286,7 +286,7 @@ class Batches:
         return mouths[torch.from_numpy(np.searchsorted(frames, wanted))]
 
 
-def _references(seen: _Seen, segment: _Segment, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _references(seen: _Seen, segment: Segment, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """uint8 [K, s, s, 3] and float32 [K, 68, 2] of clip frames, from whatever segments of the shot hold them."""
     pictures, points = [], []
     for frame in frames:

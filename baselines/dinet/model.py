@@ -21,7 +21,7 @@ VERSION = 1
 """Counts changes of what a checkpoint draws for a prompt."""
 
 CHUNK = 16
-"""Frames at a time: always so many, because the last digits of a convolution depend on it."""
+"""Frames at a time, but for the last ones of a prompt: the last digits of a convolution may depend on it."""
 
 
 class DINetGenerator:

@@ -34,7 +34,7 @@ VERSION = 1
 """Counts changes of what a checkpoint draws for a prompt."""
 
 CHUNK = 16
-"""Frames at a time: always so many, because the last digits of a convolution depend on it."""
+"""Frames at a time, but for the last ones of a prompt: the last digits of a convolution may depend on it."""
 
 
 class Wav2LipGenerator:
@@ -51,7 +51,6 @@ class Wav2LipGenerator:
         self.preset = about.config.preset
         self.trained_against = about.trained_against
         self.losses_off = about.losses_off
-        self.preset = about.config.preset
         self._size, self._network, self._device = about.config.size, network, "cpu"
 
     def to(self, device: str) -> None:
