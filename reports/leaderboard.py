@@ -11,7 +11,6 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping
-from importlib import resources
 from typing import Any
 
 from markupsafe import Markup
@@ -29,6 +28,7 @@ from reports.embedded import embedded, script_json
 from reports.exports import board_csv
 from reports.media import Choice, Media, make_media
 from reports.opinions import read_opinions
+from reports.templating import asset, page_environment
 
 PAGE, BOARD, TABLE = "report.html", "leaderboard.json", "leaderboard.csv"
 SHOTS_SCHEMA_VERSION = 1
@@ -98,18 +98,9 @@ def read_run(run: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
 
 def render_page(board: Mapping[str, Any], summary: Mapping[str, Any], shots: Mapping[str, Any], media: Media) -> str:
     """The page as text."""
-    import jinja2
-
-    # autoescape by extension would not know "html.j2"
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("reports", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment()
     environment.filters["minus"] = lambda text: str(text).replace("-", "−")
-    script = '"use strict";\n(() => {\n' + "".join(map(_asset, _SCRIPTS)) + "})();\n"
+    script = '"use strict";\n(() => {\n' + "".join(map(asset, _SCRIPTS)) + "})();\n"
     metrics = {metric["id"]: metric for metric in board["metrics"]}
     sync = lead_of("sync", board["metrics"])
     lead = sync or next((metric for metric in board["metrics"] if metric["unavailable"] is None), None)
@@ -128,7 +119,7 @@ def render_page(board: Mapping[str, Any], summary: Mapping[str, Any], shots: Map
         offsets={source["source"]: offsets(source, metrics, shots) for source in board["sources"]},
         media={"kind": media.kind, "shots": len(media.shots), "total": media.total, "size": format_bytes(media.size)},
         held=[source["source"] for source in board["sources"] if not source["redistributable"]],
-        style=Markup("".join(map(_asset, _STYLES))),
+        style=Markup("".join(map(asset, _STYLES))),
         script=Markup(script),
         policy=_policy(script, media),
         embedded=Markup(script_json(embedded(board, shots, media))),
@@ -146,7 +137,3 @@ def _written(metric: str) -> tuple[bool, int]:
     """Place in the order in which definitions were written: one may lean on the one before it."""
     known = list(METRICS)
     return metric not in METRICS, known.index(metric) if metric in METRICS else 0
-
-
-def _asset(name: str) -> str:
-    return resources.files("reports").joinpath("templates").joinpath(name).read_text(encoding="utf-8")

@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from typing import Any
 
 from markupsafe import Markup
@@ -27,6 +26,7 @@ from prep.shards.index import Dataset
 from reports.embedded import script_json
 from reports.leaderboard import read_run
 from reports.study_media import CLIP_TYPE, ClipMaker, Media
+from reports.templating import asset, page_environment
 
 PAGE, KEY, RESULTS = "study.html", "study.json", "study_results.json"
 SECONDS = 8.0
@@ -139,9 +139,7 @@ def render_page(study: Study, media: Media) -> tuple[str, Study, int]:
 
     The hash is the SHA-256 of what the page's definition says: trials, questions, hashes of clips and of the program.
     """
-    import jinja2
-
-    script = _asset("study.js")
+    script = asset("study.js")
     looking = sum(trial.seconds * len(trial.clips) + _SECONDS_A_TRIAL for trial in study.trials)
     minutes = max(1, round(looking / 60))
     definition = script_json(
@@ -158,15 +156,9 @@ def render_page(study: Study, media: Media) -> tuple[str, Study, int]:
             },
         }
     )
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("reports", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment()
     text = environment.get_template("study.html.j2").render(
-        style=Markup(_asset("study.css")),
+        style=Markup(asset("study.css")),
         script=Markup(script),
         script_hash="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         definition=Markup(definition),
@@ -231,7 +223,3 @@ def _at_most(shots: Mapping[str, Shot], clips: int | None, seed: int) -> dict[st
         return dict(shots)
     order = sorted(shots, key=lambda key: hashlib.sha256(f"{seed} clips {key}".encode()).hexdigest())
     return {key: shots[key] for key in sorted(order[:clips])}
-
-
-def _asset(name: str) -> str:
-    return resources.files("reports").joinpath("templates").joinpath(name).read_text(encoding="utf-8")
