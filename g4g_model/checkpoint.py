@@ -22,7 +22,7 @@ from g4g_model.config import VARIANTS, G4GConfig
 if TYPE_CHECKING:
     import torch
 
-FORMAT = 2
+FORMAT = 3
 _FIELD = "g4g"  # one field: several would be written in an order that changes
 _PREFIX = "average.generator."
 _STATE, _MODEL = "state.json", "model.safetensors"

@@ -56,7 +56,8 @@ class G4G(nn.Module):
         # a person's references are the same for all frames of a window: they are encoded once
         known = self.aligned(flattened(inputs.references), flattened(inputs.reference_sketch))
         known = [features.view(batch, shown, *features.shape[1:]) for features in known]
-        moved = self.deformation(seen, known, masks_of(erase, self.strides), self.audio(flattened(inputs.mel)))
+        masks, sound = masks_of(erase, self.strides), self.audio(flattened(inputs.mel))
+        moved = self.deformation(seen, known, inputs.poses, masks, sound)
         faces = self.decoder(moved)
         if self.fusion is None:
             return Drawn(faces, hard_edge(faces[-1], source, erase))

@@ -96,6 +96,7 @@ def nothing_seen(config: G4GConfig, frames: int) -> Inputs:
         references=torch.zeros(1, COUNT, 3, size, size),
         source_sketch=torch.zeros(1, frames, 1, size, size),
         reference_sketch=torch.zeros(1, COUNT, 1, size, size),
+        poses=torch.eye(2, 3).expand(1, frames, COUNT, 2, 3),
         mel=torch.zeros(1, frames, 1, 80, 16),
     )
 
@@ -103,7 +104,7 @@ def nothing_seen(config: G4GConfig, frames: int) -> Inputs:
 def sights(config: G4GConfig) -> dict[str, str]:
     """Shape and range of every input of the network."""
     shapes = {
-        name: [*("B", "K" if "reference" in name else "T"), *map(str, tensor.shape[2:])]
+        name: ["B", "K" if "reference" in name else "T", *("K" if n == COUNT else str(n) for n in tensor.shape[2:])]
         for name, tensor in dataclasses.asdict(nothing_seen(config, 1)).items()
     }
     meanings = {
@@ -112,6 +113,7 @@ def sights(config: G4GConfig) -> dict[str, str]:
         "references": f"RGB in [-1, 1]; {COUNT} other frames of the shot",
         "source_sketch": "0..1; points 17-47, without jaw and mouth",
         "reference_sketch": "0..1; all 68 points",
+        "poses": "where a frame's face stands in every reference: a similarity between points 17-47 of the two",
         "mel": f"in [-4, 4], bands x columns at 80 a second; windows moved by {config.mel_offset} frames",
     }
     return {name: f"[{', '.join(shape)}] {meanings[name]}" for name, shape in shapes.items()}

@@ -36,15 +36,35 @@ def warp(features: torch.Tensor, motion: torch.Tensor) -> torch.Tensor:
     return moved.reshape(n, channels, height, width)
 
 
+def posed(features: torch.Tensor, poses: torch.Tensor) -> torch.Tensor:
+    """References brought into the pose of every frame, bilinearly; edges repeat [O].
+
+    Args:
+        features: [B, K, C, h, w].
+        poses: [B, T, K, 2, 3], see :func:`g4g_model.inputs.poses_between`.
+
+    Returns:
+        [B T, K C, h, w].
+    """
+    batch, frames, shown = poses.shape[:3]
+    repeated = features[:, None].expand(-1, frames, *features.shape[1:]).flatten(0, 2)
+    with exactly(features.device):
+        grid = functional.affine_grid(poses.flatten(0, 2).float(), list(repeated.shape), align_corners=False)
+        moved = functional.grid_sample(repeated.float(), grid, padding_mode="border", align_corners=False)
+    return moved.view(batch * frames, shown * features.shape[2], *features.shape[3:])
+
+
 class Deformation(nn.Module):
     """Predicts motion from sound and pooled features, and warps the references at three scales [P; O: form].
 
-    The motion begins as none: scale 1, rotation 0, translation 0.
+    Before that they are brought into the pose of the frame by its points [O]: how the head stands is known, and only
+    what the mouth does has to be predicted. The references begin joined as their mean, the motion as none: scale 1,
+    rotation 0, translation 0.
     """
 
     def __init__(self, channels: Sequence[int], embedding: int, references: int) -> None:
         super().__init__()
-        self.joins = nn.ModuleList([nn.Conv2d(references * width, width, 1) for width in channels])
+        self.joins = nn.ModuleList([_mean_of(references, width) for width in channels])
         hidden = 2 * embedding
         self.shared = nn.Sequential(
             nn.Linear(embedding + 2 * channels[-1] * _CELLS**2, hidden), nn.LeakyReLU(SLOPE), nn.Linear(hidden, hidden),
@@ -61,6 +81,7 @@ class Deformation(nn.Module):
         self,
         source: Sequence[torch.Tensor],
         references: Sequence[torch.Tensor],
+        poses: torch.Tensor,
         masks: Sequence[torch.Tensor],
         sound: torch.Tensor,
     ) -> list[torch.Tensor]:
@@ -69,12 +90,11 @@ class Deformation(nn.Module):
         Args:
             source: aligned features [B T, C, h, w] of the source.
             references: aligned features [B, K, C, h, w].
+            poses: [B, T, K, 2, 3], see :func:`posed`.
             masks: erase masks [B T, 1, h, w].
             sound: a_j [B T, embedding].
         """
-        repeats = len(sound) // len(references[0])
-        levels = zip(self.joins, references, strict=True)
-        joined = [join(f.flatten(1, 2)).repeat_interleave(repeats, 0) for join, f in levels]
+        joined = [join(posed(f, poses)) for join, f in zip(self.joins, references, strict=True)]
         pooled = torch.cat(
             [sound, *(functional.adaptive_avg_pool2d(f[-1], _CELLS).flatten(1) for f in (source, joined))], 1
         )
@@ -90,6 +110,16 @@ class Deformation(nn.Module):
         """Scale in 0..2, rotation in -pi..pi, translation in -1..1, as DINet bounds them."""
         scale = 2 * torch.sigmoid(raw[..., :1])
         return torch.cat([scale, math.pi * torch.tanh(raw[..., 1:2]), torch.tanh(raw[..., 2:])], -1)
+
+
+def _mean_of(references: int, channels: int) -> nn.Conv2d:
+    """[n, K C, h, w] to [n, C, h, w]: at first the mean over K."""
+    join = nn.Conv2d(references * channels, channels, 1)
+    with torch.no_grad():
+        join.weight.copy_(torch.eye(channels).repeat(1, references)[..., None, None] / references)
+    assert join.bias is not None
+    nn.init.zeros_(join.bias)
+    return join
 
 
 class Decoder(nn.Module):

@@ -58,17 +58,27 @@ def canonical_to_frame(points: np.ndarray) -> np.ndarray:
         float64 [..., 2, 3]: ``A @ (x, y, 1)`` takes canonical coordinates (unit: distance of the outer eye corners)
         to frame pixels; a rotation with one scale, no shear (Umeyama 1991 without reflection).
     """
-    pose = np.asarray(points, dtype=np.float64)[..., POSE, :]
-    centre = pose.mean(axis=-2, keepdims=True)
-    canonical = _POSE_MEAN - _POSE_MEAN.mean(axis=0)
-    z = canonical[:, 0] + 1j * canonical[:, 1]
-    w = (pose - centre)[..., 0] + 1j * (pose - centre)[..., 1]
-    k = (w * z.conj()).sum(axis=-1) / (np.abs(z) ** 2).sum()
+    return similarity(_POSE_MEAN, np.asarray(points)[..., POSE, :])
+
+
+def similarity(points: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The rotation, scale and shift that carry points onto others by least squares (Umeyama 1991, no reflection).
+
+    Args:
+        points, target: float [..., N, 2]; leading axes broadcast.
+
+    Returns:
+        float64 [..., 2, 3]: ``A @ (x, y, 1)`` takes ``points`` to ``target``.
+    """
+    points, target = np.asarray(points, np.float64), np.asarray(target, np.float64)
+    start, goal = points.mean(axis=-2), target.mean(axis=-2)
+    z, w = ((array - centre[..., None, :]) @ (1, 1j) for array, centre in ((points, start), (target, goal)))
+    k = (w * z.conj()).sum(axis=-1) / (np.abs(z) ** 2).sum(axis=-1)
     matrix = np.empty((*k.shape, 2, 3))
     matrix[..., 0, 0] = matrix[..., 1, 1] = k.real
     matrix[..., 1, 0] = k.imag
     matrix[..., 0, 1] = -k.imag
-    matrix[..., 2] = centre[..., 0, :] - np.einsum("...ij,j->...i", matrix[..., :2], _POSE_MEAN.mean(axis=0))
+    matrix[..., 2] = goal - np.einsum("...ij,...j->...i", matrix[..., :2], start)
     return matrix
 
 

@@ -13,13 +13,14 @@ torch = pytest.importorskip("torch")
 
 from g4g_model.config import PRESETS, VARIANTS, G4GConfig  # noqa: E402
 from g4g_model.g4g import G4G, masks_of  # noqa: E402
-from g4g_model.inputs import Inputs  # noqa: E402
+from g4g_model.inputs import Inputs, poses_between  # noqa: E402
 from g4g_model.networks.alignment import AudioEncoder, MouthEncoder, adain, mouth_pictures, statistics  # noqa: E402
-from g4g_model.networks.deformation import warp  # noqa: E402
+from g4g_model.networks.deformation import posed, warp  # noqa: E402
 from g4g_model.networks.discriminator import PatchDiscriminator  # noqa: E402
 from g4g_model.networks.fusion import DeformationFusion, dilated, reach_of, softened  # noqa: E402
+from g4g_model.networks.layers import flattened  # noqa: E402
 from g4g_model.parts import Parts  # noqa: E402
-from prep.stages.geometry import MEAN_FACE, canonical_to_frame  # noqa: E402
+from prep.stages.geometry import MEAN_FACE, POSE, canonical_to_frame, transform  # noqa: E402
 from prep.sync_expert.mouths import (  # noqa: E402
     CENTRE_Y,
     SIDE,
@@ -43,6 +44,7 @@ def some_inputs(size: int = 64, batch: int = 2, frames: int = 3) -> Inputs:
         references=noise(batch, 5, 3, size, size, seed=1),
         source_sketch=noise(batch, frames, 1, size, size, seed=2, low=0),
         reference_sketch=noise(batch, 5, 1, size, size, seed=3, low=0),
+        poses=torch.eye(2, 3) + 0.1 * noise(batch, frames, 5, 2, 3, seed=5),
         mel=4 * noise(batch, frames, 1, 80, 16, seed=4),
     )
 
@@ -190,6 +192,40 @@ def test_no_motion_is_no_change_and_a_network_begins_with_it() -> None:
     begun = G4G(G4GConfig(**SMALL)).deformation
     raw = begun.motions[0](noise(1, 32)).view(1, -1, 4)
     torch.testing.assert_close(begun._motion(raw)[0, 0], none[0, 0])
+    shown = noise(1, 5, SMALL["channels"][0], 6, 6)
+    torch.testing.assert_close(begun.joins[0](shown.flatten(1, 2)), shown.mean(1))
+
+
+def placed(scale: float, degrees: float, x: float, y: float) -> np.ndarray:
+    """The mean face's points, float [68, 2] px."""
+    cosine, sine = (scale * f(math.radians(degrees)) for f in (math.cos, math.sin))
+    return transform(np.array([[cosine, -sine, x], [sine, cosine, y]]), MEAN_FACE)
+
+
+def test_a_posed_reference_stands_as_the_frame_does() -> None:
+    """A soft blob on the nose of two references is found on the nose of three frames, wherever their heads are."""
+    size = 64
+    shown = [placed(20, 0, 31, 20), placed(26, 12, 28, 22)]
+    frames = [placed(20, 0, 31, 20), placed(24, -15, 33, 18), placed(17, 8, 35, 25)]
+    y, x = np.mgrid[:size, :size]
+    blobs = np.stack([np.exp(-((x - f[30, 0]) ** 2 + (y - f[30, 1]) ** 2) / 18) for f in shown]).astype(np.float32)
+    poses = poses_between(np.stack(frames)[:, POSE], np.stack(shown)[:, POSE], size)
+    moved = posed(torch.from_numpy(blobs)[None, :, None], torch.from_numpy(poses)[None]).numpy()
+
+    assert moved.shape == (3, 2, size, size)
+    for frame, pair in zip(frames, moved, strict=True):
+        for blob in pair:
+            found = (blob * x).sum() / blob.sum(), (blob * y).sum() / blob.sum()
+            np.testing.assert_allclose(found, frame[30], atol=0.1)
+    np.testing.assert_allclose(moved[0, 0], blobs[0], atol=1e-4)  # the same pose: as it was
+
+
+def test_poses_of_references_change_what_is_drawn_where_it_is_redrawn_and_nowhere_else() -> None:
+    inputs, drawing = some_inputs(), network()
+    other = dataclasses.replace(inputs, poses=inputs.poses + 0.2)
+    found, changed = drawing(inputs).picture, drawing(other).picture
+    ring = dilated(flattened(inputs.erase)).expand_as(found) > 0
+    assert (found - changed)[ring].abs().max() > 1e-3 and torch.equal(found[~ring], changed[~ring])
 
 
 def test_adain_is_its_formula() -> None:

@@ -129,6 +129,7 @@ def test_channels_may_be_any_multiples_of_8(channels: tuple[int, int, int]) -> N
         references=torch.rand(1, COUNT, 3, 128, 128),
         source_sketch=torch.rand(1, 1, 1, 128, 128),
         reference_sketch=torch.rand(1, COUNT, 1, 128, 128),
+        poses=torch.eye(2, 3).expand(1, 1, COUNT, 2, 3),
         mel=torch.zeros(1, 1, 1, 80, 16),
     )
     with torch.no_grad():
