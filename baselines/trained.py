@@ -1,11 +1,12 @@
-"""Networks that our training of a baseline left on disk: safetensors with one JSON field, or a step of a run."""
+"""Networks that our training of a baseline left on disk: safetensors with one JSON field, or a step of a run; and what
+the generators that they become have in common."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -22,6 +23,7 @@ NETWORK = "network."
 """Prefix, in a checkpoint ``step-...`` of a run, of the weights that are used afterwards."""
 
 FORMAT = 1
+_FINDINGS = "findings"
 _FIELD = "baseline"  # one field: several would be written in an order that changes
 _STATE, _MODEL = "state.json", "model.safetensors"
 
@@ -35,19 +37,26 @@ class About(Generic[ConfigT]):
         config: it was made and trained by.
         losses_off: terms of the loss that were off.
         trained_against: SHA-256 of sync experts that drove the training.
+        findings: what went wrong in training and is no reason to stop.
+        origin: whose weights they are, where they are not of our training.
+        marks: what tables must say beside the name.
     """
 
     name: str
     config: ConfigT
     losses_off: tuple[str, ...] = ()
     trained_against: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
+    origin: str = "g4g-model train"
+    marks: tuple[str, ...] = ()
 
     def told(self) -> dict[str, Any]:
-        """All but the name, as a trainable describes it."""
+        """What our training knows, but for the name, as a trainable describes it; findings where there are any."""
         return {
             "config": self.config.model_dump(mode="json"),
             "losses_off": list(self.losses_off),
             "trained_against": list(self.trained_against),
+            **({_FINDINGS: list(self.findings)} if self.findings else {}),
         }
 
 
@@ -113,7 +122,8 @@ def read_trained(
         if facts["format"] != FORMAT or facts["name"] not in configs:
             raise ValueError(f"it is of {facts['name']!r}, format {facts['format']}")
         config = configs[facts["name"]].model_validate(facts["config"])
-        about = About(facts["name"], config, tuple(facts["losses_off"]), tuple(facts["trained_against"]))
+        off, against, findings = (facts["losses_off"], facts["trained_against"], facts.get(_FINDINGS, ()))
+        about = About(facts["name"], config, tuple(off), tuple(against), tuple(findings))
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
         raise WeightsError(
             f"{files[0]} is no checkpoint of {family}: {first_line(error)}", "Train one with g4g-model train."
@@ -130,9 +140,7 @@ def _facts(files: list[Path], data: bytes) -> dict[str, Any]:
         length = int.from_bytes(data[:8], "little")
         return dict(json.loads(json.loads(data[8 : 8 + length]).get("__metadata__", {})[_FIELD]))
     state = json.loads(files[1].read_bytes())
-    about = state["description"]
-    names = ("config", "losses_off", "trained_against")
-    return {"format": FORMAT, "name": state["trainable"], **{key: about[key] for key in names}}
+    return {**state["description"], "format": FORMAT, "name": state["trainable"]}
 
 
 def fault_of(network: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> str:
@@ -160,29 +168,58 @@ def preset_of(
 
 
 def told_of(
-    about: About[Any], network: torch.nn.Module, sights: Mapping[str, str], checkpoint: str | None
+    about: About[ConfigT],
+    network_of: Callable[[ConfigT], torch.nn.Module],
+    sights: Mapping[str, str],
+    source: tuple[str, str] | None,
 ) -> dict[str, Any]:
     """What ``g4g-model info`` tells, see :class:`g4g_core.protocols.SelfDescribing`.
 
     Args:
         about: what is known of the network.
-        network: it, on any device.
+        network_of: makes it; no weights are made.
         sights: shape and range of every input.
-        checkpoint: where it is from.
+        source: where the weights lie, and their SHA-256; ``None``: there are none.
     """
+    import torch
+
+    with torch.device("meta"):
+        network = network_of(about.config)
     parts = {name: sum(p.numel() for p in part.parameters()) for name, part in network.named_children()}
+    config: Any = about.config
     found = {
         "model": about.name,
-        "preset": about.config.preset,
-        "size": about.config.size,
+        "preset": config.preset,
+        "size": config.size,
         "parameters": {"total": sum(parts.values()), **parts},
         "inputs": dict(sights),
-        "mel_offset": about.config.mel_offset,
+        "mel_offset": config.mel_offset,
     }
-    if checkpoint is not None:
-        known = {name: list(getattr(about, name)) for name in ("losses_off", "trained_against")}
-        found["checkpoint"] = {"path": checkpoint, **known}
+    if source is not None:
+        known = {name: list(getattr(about, name)) for name in ("losses_off", "trained_against", _FINDINGS, "marks")}
+        found["checkpoint"] = {"path": source[0], "sha256": source[1], "origin": about.origin, **known}
     return found
+
+
+class TrainedGenerator:
+    """What generators of trained networks have in common. See :class:`g4g_core.protocols.Generator`.
+
+    Args:
+        about: what is known of the weights.
+        network: in evaluation mode.
+    """
+
+    def __init__(self, about: About[Any], network: torch.nn.Module) -> None:
+        self.native_size: int | None = about.config.size
+        self.mel_offset: int = about.config.mel_offset
+        self.preset: str | None = about.config.preset
+        self.trained_against, self.losses_off, self.marks = about.trained_against, about.losses_off, about.marks
+        self._size: int = about.config.size
+        self._network, self._device = network, "cpu"
+
+    def to(self, device: str) -> None:
+        """Draw on another device. See :class:`g4g_core.protocols.Movable`."""
+        self._network, self._device = self._network.to(device), device
 
 
 def first_line(error: Exception) -> str:

@@ -189,10 +189,11 @@ def info(model: str | None, preset: str | None, checkpoint: str | None, as_json:
         from g4g_model.info import trained_as
 
         model = trained_as(checkpoint)
-    if model in registry.names(registry.TRAINABLES) and model not in registry.names(registry.MODELS):
-        raise UsageError(f"{model} draws nothing", f"g4g-model train --model {model} --dry-run tells what it is.")
-    kind = registry.load(registry.MODELS, model)
+    draws = model in registry.names(registry.MODELS) or model not in registry.names(registry.TRAINABLES)
+    kind = registry.load(registry.MODELS if draws else registry.TRAINABLES, model)
     if not isinstance(kind, SelfDescribing):
+        if not draws:
+            raise UsageError(f"{model} draws nothing", f"g4g-model train --model {model} --dry-run tells what it is.")
         raise UsageError(f"{model} offers no description of its network", f"It is: {kind.summary}.")
     found = kind.info(checkpoint, preset)
     if as_json:

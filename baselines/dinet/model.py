@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from baselines.dinet.config import NAME, PRESETS, DINetConfig
 from baselines.redraw import redraw
-from baselines.trained import About, fault_of, files_of, fingerprint_of, preset_of, read_trained, told_of
+from baselines.trained import TrainedGenerator, fault_of, files_of, fingerprint_of, preset_of, read_trained, told_of
 from g4g_core.errors import WeightsError
 from g4g_core.protocols import ClipPrompt
 from g4g_core.references import COUNT
 from g4g_core.resize import resize
-
-if TYPE_CHECKING:
-    from baselines.dinet.network import DINet
 
 VERSION = 1
 """Counts changes of what a checkpoint draws for a prompt."""
@@ -24,25 +21,8 @@ CHUNK = 16
 """Frames at a time, but for the last ones of a prompt: the last digits of a convolution may depend on it."""
 
 
-class DINetGenerator:
-    """A network with its weights. See :class:`g4g_core.protocols.Generator`.
-
-    Args:
-        about: what is known of the weights.
-        network: in evaluation mode.
-    """
-
-    def __init__(self, about: About[DINetConfig], network: DINet) -> None:
-        self.native_size: int | None = about.config.size
-        self.mel_offset = about.config.mel_offset
-        self.preset = about.config.preset
-        self.trained_against = about.trained_against
-        self.losses_off = about.losses_off
-        self._size, self._network, self._device = about.config.size, network, "cpu"
-
-    def to(self, device: str) -> None:
-        """Draw on another device. See :class:`g4g_core.protocols.Movable`."""
-        self._network, self._device = self._network.to(device), device
+class DINetGenerator(TrainedGenerator):
+    """A network with its weights at work."""
 
     def generate(self, prompt: ClipPrompt) -> np.ndarray:
         """uint8 [T, S, S, 3]: the source, with all of ``erase`` redrawn.
@@ -103,22 +83,20 @@ class DINetKind:
     def info(self, checkpoint: str | None, preset: str | None) -> dict[str, Any]:
         """See :class:`g4g_core.protocols.SelfDescribing`."""
         if checkpoint is None:
-            about = preset_of(NAME, DINetConfig, PRESETS, preset)
+            about, source = preset_of(NAME, DINetConfig, PRESETS, preset), None
         else:
-            about, _ = read_trained(NAME, files_of(NAME, checkpoint), {NAME: DINetConfig}, "DINet")
-        import torch
-
+            files = files_of(NAME, checkpoint)
+            about, _ = read_trained(NAME, files, {NAME: DINetConfig}, "DINet")
+            source = checkpoint, fingerprint_of(files)
         from baselines.dinet.network import DINet
 
-        with torch.device("meta"):
-            network = DINet(about.config)
         size, offset = about.config.size, about.config.mel_offset
         sights = {
             "source": f"[B, T, 3, {size}, {size}] RGB in 0..1; black where it is to be redrawn",
             "references": f"[B, K, 3, {size}, {size}] RGB in 0..1; {COUNT} other frames of the shot",
             "mel": f"[B, T, 1, 80, 16] in [-4, 4], bands x columns at 80 a second; windows moved by {offset} frames",
         }
-        return told_of(about, network, sights, checkpoint)
+        return told_of(about, DINet, sights, source)
 
 
 def _named(checkpoint: str | None) -> str:

@@ -15,11 +15,10 @@ from baselines.dinet.config import NAME, PRESETS, SETTINGS, DINetConfig
 from baselines.dinet.inputs import pictures_in, pictures_out, source_in
 from baselines.dinet.network import DINet
 from baselines.figures import contact_sheet, mouth_figures
-from baselines.trained import About, write
-from baselines.windows import Window, Windows, open_windows
+from baselines.learner import Learner, begin, exported
+from baselines.trained import About
+from baselines.windows import Window, Windows
 from g4g_core.protocols import TrainingData
-from g4g_core.training import Turn, mapped
-from g4g_model.data import ONLY
 from g4g_model.inputs import heard
 from g4g_model.losses import VGGFeatures, lsgan_discriminator, lsgan_generator, masked_l1, perception
 from g4g_model.networks.discriminator import PatchDiscriminator
@@ -79,10 +78,10 @@ class Parts(nn.Module):
         self.discriminator = PatchDiscriminator(config.channels(64)) if config.weights.gan > 0 else None
 
 
-class DINetTrainable:
-    """A DINet that is being trained. See :class:`g4g_core.training.Trainable`.
+class DINetTrainable(Learner[DINetConfig, DINetBatch]):
+    """A DINet that is being trained.
 
-    One process alone: its batch norm takes statistics of the whole batch. The public loss is perception, a
+    The public loss is perception, a
     discriminator of frames, one of clips, and a sync network of its own. Ours has L1, so that it learns without VGG19,
     too; G4G's patch discriminator of frames; and no sync network, which tables say.
 
@@ -93,15 +92,13 @@ class DINetTrainable:
         vgg: of the perception loss; ``None``: it is off.
     """
 
-    name = NAME
-    shared = False
+    module: Parts
 
     def __init__(
         self, config: DINetConfig, windows: Windows, validation: Windows | None = None, vgg: VGGFeatures | None = None
     ) -> None:
-        self.config = config
-        self.module = Parts(config)
-        self._windows, self._validation, self._vgg = windows, validation, vgg
+        super().__init__(NAME, config, Parts(config), windows, validation)
+        self._vgg = vgg
 
     @property
     def about(self) -> About[DINetConfig]:
@@ -109,21 +106,16 @@ class DINetTrainable:
         off = {name for name, weight in self.config.weights.model_dump().items() if weight == 0} | {"sync"}
         return About(NAME, self.config, tuple(sorted(off | ({"perception"} if self._vgg is None else set()))))
 
-    def describe(self) -> dict[str, Any]:
-        """Configuration, what is learned from, and which terms are off."""
-        return {
-            **self.about.told(),
-            **self._windows.describe(),
-            "validation_samples": 0 if self._validation is None else len(self._validation),
-        }
+    def _drawn_from(self, windows: Windows, rng: np.random.Generator) -> DINetBatch:
+        return batch_of(windows.draw(rng), self.config)
 
-    def batch(self, rng: np.random.Generator, turn: Turn = ONLY) -> DINetBatch:
-        return batch_of(self._windows.draw(rng), self.config)
+    def _drawn(self, batch: DINetBatch) -> torch.Tensor:
+        return self.module.network(batch.source, batch.references, batch.mel)
 
     def losses(self, batch: DINetBatch) -> dict[str, torch.Tensor]:
         """Every term, unweighted, and ``total``."""
         parts, weights = self.module, self.config.weights
-        drawn = flattened(parts.network(batch.source, batch.references, batch.mel)).float()
+        drawn = flattened(self._drawn(batch)).float()
         truth, erase = flattened(batch.truth), flattened(batch.erase)
         terms = {"reconstruction": (drawn - truth).abs().mean() + masked_l1(drawn, truth, erase)}
         if self._vgg is not None and weights.perception > 0:
@@ -143,30 +135,17 @@ class DINetTrainable:
         if self._validation is None:
             return {}
         shown = []
-        for number in range(WINDOWS):
-            batch, drawn = self._drawn(self._validation, np.random.default_rng([0, number]))
-            shown.append((flattened(drawn), flattened(batch.truth), flattened(batch.mouth)))
+        for batch in self._same(self._validation, 0, WINDOWS):
+            shown.append((flattened(self._drawn(batch)), flattened(batch.truth), flattened(batch.mouth)))
         return mouth_figures(shown)
-
-    def parts(self) -> list[nn.Module]:
-        """See :class:`g4g_core.training.Partitioned`."""
-        found = (self.module.network, self.module.discriminator)
-        return [part for part in found if part is not None]
 
     def pictures(self) -> dict[str, np.ndarray]:
         """Middle frames of four windows: what is shown, drawn, true, twice the difference of these, a reference."""
         rows, middle = [], 2
-        for number in range(SHOWN):
-            batch, drawn = self._drawn(self._validation or self._windows, np.random.default_rng([1, number]))
-            frames = [x[0, middle] for x in (batch.source, drawn, batch.truth)]
+        for batch in self._same(self._validation or self._windows, 1, SHOWN):
+            frames = [x[0, middle] for x in (batch.source, self._drawn(batch), batch.truth)]
             rows.append([pictures_out(x) for x in (*frames, batch.references[0, 0])])
         return {"faces": contact_sheet(rows)}
-
-    def _drawn(self, windows: Windows, rng: np.random.Generator) -> tuple[DINetBatch, torch.Tensor]:
-        device = next(self.module.parameters()).device
-        drawn = batch_of(windows.draw(rng), self.config)
-        batch: DINetBatch = mapped(drawn, lambda tensor: tensor.to(device))
-        return batch, self.module.network(batch.source, batch.references, batch.mel)
 
 
 class DINetTrainableKind:
@@ -183,15 +162,12 @@ class DINetTrainableKind:
             DatasetError: too little to learn from, or a person who is trained on and in the validation.
         """
         vgg = vgg_features() if config.weights.perception > 0 else None
-        windows, validation = open_windows(data, config.clips, config.mirror)
-        torch.manual_seed(seed)
+        windows, validation = begin(data, config.clips, config.mirror, seed)
         return DINetTrainable(config, windows, validation, vgg)
 
     def export(self, trainable: DINetTrainable, folder: Path) -> list[Path]:
         """``dinet.safetensors``: the network, for :mod:`baselines.dinet.model`."""
-        path = folder / f"{NAME}.safetensors"
-        write(path, trainable.about, trainable.module.network.state_dict())
-        return [path]
+        return exported(trainable, trainable.about, folder)
 
 
 DINET_TRAINABLE = DINetTrainableKind()

@@ -41,7 +41,8 @@ def boxes_of(pose: np.ndarray, size: int) -> np.ndarray:
     """The boxes of consecutive frames.
 
     Upright rectangles around the transformed centre of the face, averaged over :data:`SMOOTHED` frames (the last ones
-    over the last five), rounded to whole pixels, cut at the picture's edges, never empty.
+    over the last five), rounded to whole pixels, cut at the picture's edges, never empty. The public script writes the
+    averages into the list that it reads, so that its last four boxes are averages of averages; ours are not.
 
     Args:
         pose: float [T, 31, 2], points 17-47, centres of pixels at whole numbers.

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from baselines.trained import About, fault_of, files_of, fingerprint_of, first_line, read_trained
+from baselines.trained import About, fault_of, files_of, fingerprint_of, first_line, preset_of, read_trained
 from baselines.wav2lip.config import CONFIGS, EXPERT, Wav2LipConfig
 from g4g_core import weights
 from g4g_core.errors import WeightsError
@@ -40,12 +40,31 @@ def read(name: str, checkpoint: str | None) -> tuple[About[Wav2LipConfig], dict[
             checkpoint ``step-...`` of the run; ``None``: the public file of the weights registry.
 
     Raises:
-        WeightsError: it is missing, tampered with, of another kind, or holds anything besides weights.
+        WeightsError: it is missing, tampered with, of another kind, or holds anything besides weights; or it has the
+            name of a public file and is another. In the public layout under another name it is read, and marked.
     """
     files = _files(name, checkpoint)
     if len(files) > 1 or _is_safetensors(files[0]):
         return read_trained(name, files, CONFIGS, "Wav2Lip")
     return _about_public(name, files[0]), read_public(files[0])
+
+
+def described(
+    name: str, presets: Mapping[str, Mapping[str, Any]], checkpoint: str | None, preset: str | None
+) -> tuple[About[Wav2LipConfig], tuple[str, str] | None]:
+    """What can be told of a network, and the place and SHA-256 of its weights.
+
+    Of a checkpoint; without one, of the weights registry's file where that is here and no preset is asked for; else of
+    a network that is not trained yet.
+
+    Raises:
+        UsageError: an unknown preset.
+        WeightsError: as :func:`read`.
+    """
+    if checkpoint is None and (preset is not None or weights.find(PUBLIC[name]) is None):
+        return preset_of(name, CONFIGS[name], presets, preset), None
+    files = _files(name, checkpoint)
+    return read(name, checkpoint)[0], (checkpoint or str(files[0]), fingerprint_of(files))
 
 
 def read_public(file: Path) -> dict[str, torch.Tensor]:
@@ -86,10 +105,15 @@ def fill(network: torch.nn.Module, tensors: Mapping[str, torch.Tensor], name: st
 
 def _about_public(name: str, file: Path) -> About[Wav2LipConfig]:
     """Which experts drove the training is known of the known files alone, from the authors' README."""
-    known = KNOWN[PUBLIC[name]].sha256 == file_sha256(str(file))
+    known, digest = KNOWN[PUBLIC[name]], file_sha256(str(file))
+    if digest != known.sha256:
+        said = f"weights of unknown origin (SHA-256 {digest[:12]})"
+        return About(name, CONFIGS[name](), origin=f"unknown; not the public {known.file}", marks=(said,))
     expert = KNOWN[PUBLIC[EXPERT]].sha256
     assert expert is not None
-    return About(name, CONFIGS[name](), trained_against=(expert,) if known and name != EXPERT else ())
+    return About(
+        name, CONFIGS[name](), trained_against=() if name == EXPERT else (expert,), origin=f"the public {known.file}"
+    )
 
 
 def _files(name: str, checkpoint: str | None) -> list[Path]:
@@ -98,7 +122,7 @@ def _files(name: str, checkpoint: str | None) -> list[Path]:
         return [_registered(name)]
     files = files_of(name, checkpoint)
     if len(files) == 1 and not _is_safetensors(files[0]):
-        _require_not_known_otherwise(name, files[0])
+        _require_known_or_own(name, files[0])
     return files
 
 
@@ -116,15 +140,19 @@ def _registered(name: str) -> Path:
         raise WeightsError(_with_hash(error.what, found), error.mend) from error
 
 
-def _require_not_known_otherwise(name: str, file: Path) -> None:
-    """Weights of one's own are welcome; a registered file that has changed, or the file of another model, is not."""
+def _require_known_or_own(name: str, file: Path) -> None:
+    """Weights of one's own are welcome; a public name on another file, or the file of another model, is not."""
     digest = file_sha256(str(file))
     for other, entry in PUBLIC.items():
-        registered = weights.find(entry)
-        if registered is not None and registered.samefile(file):
-            _registered(other)
-        if other != name and digest == KNOWN[entry].sha256:
-            raise WeightsError(f"{file} is {KNOWN[entry].file}, the weights of {other}, not of {name}")
+        known = KNOWN[entry]
+        if other != name and digest == known.sha256:
+            raise WeightsError(f"{file} is {known.file}, the weights of {other}, not of {name}")
+        if known.file in (file.name, file.resolve().name) and digest != known.sha256:
+            raise WeightsError(
+                f"{file} has the name of a public file and is another: its SHA-256 is {digest}, not {known.sha256}",
+                f"Fetch it (g4g-eval weights fetch {entry}); if these are other weights that you trust, give the file "
+                "another name, and tables will call them of unknown origin.",
+            )
 
 
 def _with_hash(what: str, file: Path) -> str:

@@ -13,7 +13,7 @@ import torch
 
 from baselines.redraw import redraw
 from baselines.wav2lip.box import SMOOTHED, boxes_of, cut_out
-from baselines.wav2lip.config import FRAMES, Wav2LipConfig
+from baselines.wav2lip.config import FRAMES, ExpertConfig, Wav2LipConfig
 from baselines.wav2lip.pixels import expert_faces, generator_faces, pictures_in
 from baselines.windows import Window, Windows, mirrored_pose
 from g4g_core.protocols import POSE_POINTS
@@ -44,18 +44,22 @@ class FaceBatch:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PairBatch:
-    """What the expert learns from: n pairs of five lower faces and a sound of the same sample.
+    """What the expert learns from: n sounds, n times five lower faces, and m pairs of one of each.
 
     Attributes:
         keys: of the samples.
         mel: float32 [n, 1, 80, 16].
         faces: float32 [n, 15, S/2, S], BGR in 0..1.
-        fits: float32 [n]: 1 where pictures and sound are of the same moment, else 0.
+        said: int64 [m], the sound of every pair.
+        seen: int64 [m], its pictures, of the same sample.
+        fits: bool [m]: whether they are of the same moment.
     """
 
     keys: list[str]
     mel: torch.Tensor
     faces: torch.Tensor
+    said: torch.Tensor
+    seen: torch.Tensor
     fits: torch.Tensor
 
 
@@ -107,33 +111,51 @@ def _heard(window: Window, clip_frames: np.ndarray, offset: int) -> torch.Tensor
     return torch.from_numpy(heard(window.mel, window.mel_start, clip_frames, offset))
 
 
-def pair_batch(windows: Windows, config: Wav2LipConfig, pairs: int, rng: np.random.Generator) -> PairBatch:
-    """Pairs of samples drawn at random; every other one has the pictures of another moment of its sample.
+def pair_batch(windows: Windows, config: ExpertConfig, rng: np.random.Generator) -> PairBatch:
+    """Samples drawn at random, and which of their pictures are compared with which sound.
 
-    As in ``color_syncnet_train.py``, which tosses a coin instead, and takes any other frame as the other moment.
+    As in ``color_syncnet_train.py`` every other pair has the pictures of another moment of its sample. (The script
+    tosses a coin instead.) With ``config.windows`` every sound of a sample is compared with all its pictures here.
 
     Raises:
         CorruptSample: a sample that cannot be read.
     """
-    rows = windows.rows
-    chosen = [rows[int(number)] for number in rng.integers(len(rows), size=pairs)]
+    rows, count = windows.rows, config.windows or 1
+    chosen = [rows[int(number)] for number in rng.integers(len(rows), size=config.pairs // count)]
     faces, mel = [], []
     for number, row in enumerate(chosen):
-        said, other = rng.choice(row.n_frames - FRAMES + 1, 2, replace=False)
-        start = int(other if number % 2 else said)
-        faces.append(_seen(windows, row, start, config.size, windows.in_mirror(rng)))
-        frame = np.array([row.frame_start + said])
-        mel.append(torch.from_numpy(heard(windows.reader.mel(row), row.mel_start, frame, config.mel_offset))[0])
-    fits = torch.ones(pairs)
-    fits[1::2] = 0
-    return PairBatch([row.key for row in chosen], torch.stack(mel), torch.cat(faces), fits)
+        said = seen = rng.choice(row.n_frames - FRAMES + 1, max(2, count), replace=False)
+        if config.windows is None:
+            said, seen = said[:1], seen[number % 2 :][:1]
+        faces.append(_seen(windows, row, seen, config.size, windows.in_mirror(rng)))
+        mel.append(heard(windows.reader.mel(row), row.mel_start, row.frame_start + said, config.mel_offset))
+    sounds, pictures, fits = _compared(config)
+    return PairBatch(
+        [row.key for row in chosen],
+        torch.from_numpy(np.concatenate(mel)),
+        torch.cat(faces),
+        torch.from_numpy(sounds),
+        torch.from_numpy(pictures),
+        torch.from_numpy(fits),
+    )
 
 
-def _seen(windows: Windows, row: Row, start: int, size: int, mirrored: bool) -> torch.Tensor:
-    """float32 [1, 15, S/2, S]."""
-    pictures = windows.reader.frames(row, start + np.arange(FRAMES))
+def _compared(config: ExpertConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """int64 [m], int64 [m] and bool [m]: sound and pictures of every pair, and whether they fit."""
+    numbers = np.arange(config.pairs)
+    if config.windows is None:
+        return numbers, numbers, numbers % 2 == 0
+    sounds, pictures = np.nonzero(numbers[:, None] // config.windows == numbers // config.windows)
+    return sounds, pictures, sounds == pictures
+
+
+def _seen(windows: Windows, row: Row, starts: np.ndarray, size: int, mirrored: bool) -> torch.Tensor:
+    """float32 [n, 15, S/2, S] of the windows at ``starts`` [n]; a frame that several share is read once."""
+    wanted = starts[:, None] + np.arange(FRAMES)
+    frames = np.unique(wanted)
+    pictures = windows.reader.frames(row, frames)
     pose = windows.reader.landmarks(row)[:, POSE_POINTS]
     if mirrored:
         pictures, pose = pictures[:, :, ::-1], mirrored_pose(pose, row.size)
-    faces = cut_out(pictures, _boxes(pose, start, row.size), size)
-    return expert_faces(pictures_in(faces).transpose(0, 1)[None])
+    faces = pictures_in(cut_out(pictures, boxes_of(pose, row.size)[frames], size))
+    return expert_faces(faces[torch.from_numpy(np.searchsorted(frames, wanted))].transpose(1, 2))

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from baselines.trained import About, write
+from baselines.learner import Learner, begin, exported
+from baselines.trained import About, told_of
+from baselines.wav2lip import checkpoint as checkpoints
 from baselines.wav2lip.config import EXPERT, EXPERT_PRESETS, SETTINGS, ExpertConfig
 from baselines.wav2lip.data import PairBatch, pair_batch
 from baselines.wav2lip.expert import SyncExpert
 from baselines.wav2lip.losses import Plateau, sync_loss
-from baselines.windows import Windows, open_windows
+from baselines.windows import Windows
 from g4g_core.protocols import TrainingData
-from g4g_core.training import Turn, mapped
-from g4g_model.data import ONLY
 
 logger = logging.getLogger(__name__)
 
@@ -36,55 +36,64 @@ class Parts(nn.Module):
         self.plateau = Plateau(config.patience)
 
 
-class ExpertTrainable:
-    """An expert that is being trained. See :class:`g4g_core.training.Trainable`.
+class ExpertTrainable(Learner[ExpertConfig, PairBatch]):
+    """An expert that is being trained.
 
-    One process alone, for the reason of :class:`baselines.wav2lip.trainable.Wav2LipTrainable`.
-
-    Training that does not leave ln 2 = 0.69, the loss of an expert that has no opinion, is a known failure. It is said
-    in a warning when it has lasted ``config.patience`` steps, and by ``stuck`` in every validation; training goes on,
-    because some runs leave it late.
+    Training that does not go below ln 2 = 0.69, the loss of an expert that has no opinion, is a known failure. It is
+    said in a warning when it has lasted ``config.patience`` steps, or half of a shorter run; by ``stuck`` in every
+    validation; and, where it lasts to the end, by the checkpoint. Training goes on, because some runs leave it late.
     """
 
-    shared = False
+    module: Parts
 
     def __init__(self, config: ExpertConfig, windows: Windows, validation: Windows | None = None) -> None:
-        self.name, self.config = EXPERT, config
-        self.module = Parts(config)
-        self._windows, self._validation = windows, validation
+        super().__init__(EXPERT, config, Parts(config), windows, validation)
         self._loss: torch.Tensor | None = None
 
-    def describe(self) -> dict[str, Any]:
-        """Configuration, and what is learned from."""
-        return {
-            **About(self.name, self.config).told(),
-            **self._windows.describe(),
-            "validation_samples": 0 if self._validation is None else len(self._validation),
-        }
+    @property
+    def about(self) -> About[ExpertConfig]:
+        """What an exported network says of itself, a loss that stayed at chance included."""
+        watch = self.module.plateau
+        found = f"stuck at 0.69: in its last {int(watch.steps)} steps it was no better than chance"
+        return About(self.name, self.config, findings=(found,) if watch.stuck else ())
 
-    def batch(self, rng: np.random.Generator, turn: Turn = ONLY) -> PairBatch:
-        return pair_batch(self._windows, self.config, self.config.pairs, rng)
+    def check(self, steps: int, ranks: int) -> None:
+        """See :class:`g4g_core.training.Checked`. Nothing is refused: a short run is watched with less patience."""
+        self.module.plateau.patience = max(1, min(self.config.patience, steps // 2))
+
+    def _drawn_from(self, windows: Windows, rng: np.random.Generator) -> PairBatch:
+        """As it learns from the training's samples, so it is judged on those of the validation."""
+        return pair_batch(windows, self.config, rng)
 
     def losses(self, batch: PairBatch) -> dict[str, torch.Tensor]:
-        """``total``, the cross entropy; ``right``, the share of pairs that are taken for what they are."""
+        """``total``, the cross entropy; ``right``, the share of pairs that are taken for what they are.
+
+        Right and wrong pairs weigh the same, however many of them there are.
+        """
         sounds, faces = self.module.network(batch.mel, batch.faces)
-        total = sync_loss(sounds, faces, batch.fits)
+        terms, found = [], []
+        for fits in (True, False):
+            chosen = batch.fits == fits
+            said, seen = sounds[batch.said[chosen]], faces[batch.seen[chosen]]
+            terms.append(sync_loss(said, seen, float(fits)))
+            found.append((((said * seen).sum(1) > 0.5) == fits).float().mean())
+        total = torch.stack(terms).mean()
         self._loss = total.detach()
-        believed = (sounds * faces).sum(1) > 0.5
-        return {"total": total, "right": (believed == (batch.fits > 0.5)).float().mean()}
+        return {"total": total, "right": torch.stack(found).mean()}
 
     def after_step(self) -> None:
         """See :class:`g4g_core.training.AfterStep`: watches for a loss that stays at 0.69."""
         assert self._loss is not None
         if self.module.plateau.update(self._loss):
             logger.warning(
-                "%s: the loss has stayed at 0.69 (ln 2) for %d steps: the expert tells no right pair from a wrong one. "
+                "%s: the loss has not gone below 0.69 (ln 2) in %d steps: the expert tells no right pair from a wrong "
+                "one. "
                 "Check that sound and picture fit (g4g-prep measures offsets: select shots whose offset is known and "
                 "0), that there are enough people and minutes (%d and %.1f here), and that the faces are large enough "
                 "to read lips from; then try a lower learning_rate or more pairs. Large networks may need many "
                 "thousand steps to leave 0.69.",
                 self.name,
-                self.config.patience,
+                self.module.plateau.patience,
                 len(self._windows.identities),
                 self._windows.describe()["minutes"],
             )
@@ -94,11 +103,7 @@ class ExpertTrainable:
         told = {"stuck": float(self.module.plateau.stuck)}
         if self._validation is None:
             return told
-        device = self.module.plateau.level.device
-        found = []
-        for number in range(_BATCHES):
-            drawn = pair_batch(self._validation, self.config, self.config.pairs, np.random.default_rng([0, number]))
-            found.append(self.losses(mapped(drawn, lambda tensor: tensor.to(device))))
+        found = [self.losses(batch) for batch in self._same(self._validation, 0, _BATCHES)]
         loss, right = (float(torch.stack([terms[name] for terms in found]).mean()) for name in ("total", "right"))
         return {"loss": loss, "right": right, **told, "score": -loss}
 
@@ -116,15 +121,23 @@ class ExpertTrainableKind:
         Raises:
             DatasetError: nothing to learn from, or a person who is trained on and in the validation.
         """
-        windows, validation = open_windows(data, 1, config.mirror)
-        torch.manual_seed(seed)
+        windows, validation = begin(data, 1, config.mirror, seed)
         return ExpertTrainable(config, windows, validation)
+
+    def info(self, checkpoint: str | None, preset: str | None) -> dict[str, Any]:
+        """See :class:`g4g_core.protocols.SelfDescribing`; with neither, of the registry's weights, if they are here."""
+        about, source = checkpoints.described(EXPERT, EXPERT_PRESETS, checkpoint, preset)
+        size = about.config.size
+        sights = {
+            "mel": "[B, 1, 80, 16] in [-4, 4], bands x columns at 80 a second, of the first of five frames; moved by "
+            f"{about.config.mel_offset} frames",
+            "faces": f"[B, 15, {size // 2}, {size}] BGR in 0..1; the lower halves of five faces",
+        }
+        return told_of(about, SyncExpert, sights, source)
 
     def export(self, trainable: ExpertTrainable, folder: Path) -> list[Path]:
         """``wav2lip-expert.safetensors``: for :mod:`baselines.wav2lip.sync_expert`."""
-        path = folder / f"{EXPERT}.safetensors"
-        write(path, About(EXPERT, trainable.config), trainable.module.network.state_dict())
-        return [path]
+        return exported(trainable, trainable.about, folder)
 
 
 EXPERT_TRAINABLE = ExpertTrainableKind()

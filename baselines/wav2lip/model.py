@@ -16,19 +16,16 @@ of the picture as it was:
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from baselines.redraw import redraw
-from baselines.trained import About, preset_of, told_of
+from baselines.trained import TrainedGenerator, told_of
 from baselines.wav2lip import checkpoint as checkpoints
 from baselines.wav2lip.box import boxes_of, cut_out, outside, put_in
-from baselines.wav2lip.config import CONFIGS, GENERATOR_PRESETS, Wav2LipConfig
+from baselines.wav2lip.config import GENERATOR_PRESETS
 from g4g_core.protocols import POSE_POINTS, ClipPrompt
-
-if TYPE_CHECKING:
-    from baselines.wav2lip.generator import Generator as Network
 
 VERSION = 1
 """Counts changes of what a checkpoint draws for a prompt."""
@@ -37,25 +34,8 @@ CHUNK = 16
 """Frames at a time, but for the last ones of a prompt: the last digits of a convolution may depend on it."""
 
 
-class Wav2LipGenerator:
-    """A network with its weights. See :class:`g4g_core.protocols.Generator`.
-
-    Args:
-        about: what is known of the weights.
-        network: in evaluation mode.
-    """
-
-    def __init__(self, about: About[Wav2LipConfig], network: Network) -> None:
-        self.native_size: int | None = about.config.size
-        self.mel_offset = about.config.mel_offset
-        self.preset = about.config.preset
-        self.trained_against = about.trained_against
-        self.losses_off = about.losses_off
-        self._size, self._network, self._device = about.config.size, network, "cpu"
-
-    def to(self, device: str) -> None:
-        """Draw on another device. See :class:`g4g_core.protocols.Movable`."""
-        self._network, self._device = self._network.to(device), device
+class Wav2LipGenerator(TrainedGenerator):
+    """A network with its weights at work."""
 
     def generate(self, prompt: ClipPrompt) -> np.ndarray:
         """uint8 [T, S, S, 3]: the source, with all of ``erase`` redrawn; pixels outside the ring are the source's."""
@@ -105,7 +85,8 @@ def _each(
 class Wav2LipKind:
     """The entry point of one set of weights. See :class:`g4g_core.protocols.GeneratorKind`.
 
-    It runs with ``--checkpoint`` (a public file, or one of our training), or with the weights registry's file.
+    It runs with a checkpoint (a public file, or one of our training): that of ``--checkpoint``, else the one that the
+    project file ``g4g.yaml`` notes, else the weights registry's file.
     """
 
     name: str
@@ -126,23 +107,16 @@ class Wav2LipKind:
         return Wav2LipGenerator(about, network.eval())
 
     def info(self, checkpoint: str | None, preset: str | None) -> dict[str, Any]:
-        """See :class:`g4g_core.protocols.SelfDescribing`."""
-        if checkpoint is None:
-            about = preset_of(self.name, CONFIGS[self.name], GENERATOR_PRESETS, preset)
-        else:
-            about, _ = checkpoints.read(self.name, checkpoint)
-        import torch
-
+        """See :class:`g4g_core.protocols.SelfDescribing`; with neither, of the registry's weights, if they are here."""
+        about, source = checkpoints.described(self.name, GENERATOR_PRESETS, checkpoint, preset)
         from baselines.wav2lip.generator import Generator
 
-        with torch.device("meta"):
-            network = Generator(about.config)
         size, offset = about.config.size, about.config.mel_offset
         sights = {
             "mel": f"[B, 1, 80, 16] in [-4, 4], bands x columns at 80 a second; windows moved by {offset} frames",
             "faces": f"[B, 6, {size}, {size}] BGR in 0..1; the face without its lower half, a reference",
         }
-        return told_of(about, network, sights, checkpoint)
+        return told_of(about, Generator, sights, source)
 
 
 WAV2LIP = Wav2LipKind("wav2lip", "Wav2Lip (Prajwal et al. 2020), its network at 96 px")

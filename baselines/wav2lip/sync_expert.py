@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import torch
 from torch import nn
@@ -15,6 +17,8 @@ from baselines.wav2lip.losses import sync_loss
 from baselines.wav2lip.pixels import expert_faces
 from g4g_core.protocols import Speech
 from g4g_model.inputs import heard
+
+logger = logging.getLogger(__name__)
 
 
 class FrozenExpert(nn.Module):
@@ -80,6 +84,8 @@ class Wav2LipSyncExpert:
             WeightsError: there is none, or it is of another kind.
         """
         about, tensors = checkpoints.read(EXPERT, checkpoint)
+        for found in (*about.findings, *about.marks):
+            logger.warning("the sync expert %s: %s", checkpoint or "of the weights registry", found)
         network = SyncExpert(about.config)
         checkpoints.fill(network, tensors, EXPERT, checkpoint)
         return FrozenExpert(about.config, network, checkpoints.fingerprint(EXPERT, checkpoint))

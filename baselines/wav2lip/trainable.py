@@ -19,7 +19,8 @@ import torch
 from torch import nn
 
 from baselines.figures import contact_sheet, mouth_figures
-from baselines.trained import About, write
+from baselines.learner import Learner, begin, exported
+from baselines.trained import About
 from baselines.wav2lip.checkpoint import PUBLIC
 from baselines.wav2lip.config import CONFIGS, EXPERT, GENERATOR_PRESETS, SETTINGS, GanConfig, GeneratorConfig
 from baselines.wav2lip.data import FaceBatch, face_batch
@@ -28,12 +29,10 @@ from baselines.wav2lip.generator import Generator
 from baselines.wav2lip.losses import cross_entropy
 from baselines.wav2lip.pixels import pictures_out
 from baselines.wav2lip.sync_expert import WAV2LIP_SYNC_EXPERT, FrozenExpert
-from baselines.windows import Windows, open_windows
+from baselines.windows import Windows
 from g4g_core import weights
 from g4g_core.errors import UsageError
 from g4g_core.protocols import TrainingData
-from g4g_core.training import Turn, mapped
-from g4g_model.data import ONLY
 from g4g_model.trainable import frozen
 from g4g_model.validation import SHOWN, WINDOWS
 
@@ -53,11 +52,8 @@ class Parts(nn.Module):
         self.register_buffer("in_sync", torch.zeros((), dtype=torch.int64))
 
 
-class Wav2LipTrainable:
-    """A generator that is being trained. See :class:`g4g_core.training.Trainable`.
-
-    One process alone: batch norm takes its statistics of the whole batch, so that the shares of several processes would
-    be normalised, and drawn, otherwise than the batch.
+class Wav2LipTrainable(Learner[GeneratorConfig, FaceBatch]):
+    """A generator that is being trained.
 
     Args:
         name: registered.
@@ -67,7 +63,7 @@ class Wav2LipTrainable:
         expert: a frozen sync expert; ``None``: the sync loss is off.
     """
 
-    shared = False
+    module: Parts
 
     def __init__(
         self,
@@ -77,9 +73,8 @@ class Wav2LipTrainable:
         validation: Windows | None = None,
         expert: FrozenExpert | None = None,
     ) -> None:
-        self.name, self.config = name, config
-        self.module = Parts(config)
-        self._windows, self._validation, self._expert = windows, validation, expert
+        super().__init__(name, config, Parts(config), windows, validation)
+        self._expert = expert
 
     @property
     def losses_off(self) -> tuple[str, ...]:
@@ -98,18 +93,7 @@ class Wav2LipTrainable:
         config = self.config.model_copy(update={"expert": None})
         return About(self.name, config, self.losses_off, self.trained_against)
 
-    def describe(self) -> dict[str, Any]:
-        """Configuration, what is learned from, and which terms are off."""
-        return {
-            **self.about.told(),
-            **self._windows.describe(),
-            "validation_samples": 0 if self._validation is None else len(self._validation),
-        }
-
-    def batch(self, rng: np.random.Generator, turn: Turn = ONLY) -> FaceBatch:
-        return self._batch(self._windows, rng)
-
-    def _batch(self, windows: Windows, rng: np.random.Generator) -> FaceBatch:
+    def _drawn_from(self, windows: Windows, rng: np.random.Generator) -> FaceBatch:
         offset = 0 if self._expert is None else self._expert.mel_offset
         return face_batch(windows.draw(rng), self.config, offset)
 
@@ -145,8 +129,8 @@ class Wav2LipTrainable:
         if self._validation is None and self._expert is None:
             return {}
         shown, heard = [], []
-        for number in range(WINDOWS):
-            batch, drawn = self._drawn(seen, np.random.default_rng([0, number]))
+        for batch in self._same(seen, 0, WINDOWS):
+            drawn = self.module.network(batch.mel, batch.faces)
             shown.append((_frames(drawn), _frames(batch.truth), _frames(batch.mouth)))
             if self._expert is not None:
                 heard.append(float(self._expert.judged(drawn, batch.speech)))
@@ -158,24 +142,14 @@ class Wav2LipTrainable:
             told |= {"sync": sync, "sync_weight": self.config.sync * int(self.module.in_sync)}
         return told
 
-    def parts(self) -> list[nn.Module]:
-        """See :class:`g4g_core.training.Partitioned`."""
-        found = (self.module.network, self.module.discriminator)
-        return [part for part in found if part is not None]
-
     def pictures(self) -> dict[str, np.ndarray]:
         """Middle frames of four windows: what is shown, drawn, true, twice the difference of these, the reference."""
         rows, middle = [], 2
-        for number in range(SHOWN):
-            batch, drawn = self._drawn(self._validation or self._windows, np.random.default_rng([1, number]))
+        for batch in self._same(self._validation or self._windows, 1, SHOWN):
+            drawn = self.module.network(batch.mel, batch.faces)
             shown, known = batch.faces.split(3, dim=1)
             rows.append([pictures_out(x[0, :, middle]) for x in (shown, drawn, batch.truth, known)])
         return {"faces": contact_sheet(rows)}
-
-    def _drawn(self, windows: Windows, rng: np.random.Generator) -> tuple[FaceBatch, torch.Tensor]:
-        device = self.module.in_sync.device
-        batch: FaceBatch = mapped(self._batch(windows, rng), lambda tensor: tensor.to(device))
-        return batch, self.module.network(batch.mel, batch.faces)
 
 
 def _frames(pictures: torch.Tensor) -> torch.Tensor:
@@ -202,18 +176,15 @@ class Wav2LipTrainableKind:
             DatasetError: too little to learn from, or a person who is trained on and in the validation.
         """
         expert = _expert(config)
-        windows, validation = open_windows(data, config.clips, config.mirror)
-        torch.manual_seed(seed)
+        windows, validation = begin(data, config.clips, config.mirror, seed)
         return Wav2LipTrainable(self.name, config, windows, validation, expert)
 
     def export(self, trainable: Wav2LipTrainable, folder: Path) -> list[Path]:
         """``<name>.safetensors``: the generator, for :mod:`baselines.wav2lip.model`."""
-        path = folder / f"{self.name}.safetensors"
         about = trainable.about
         if not int(trainable.module.in_sync) and "sync" not in about.losses_off:  # there was an expert, never heard
             about = dataclasses.replace(about, losses_off=(*about.losses_off, "sync"))
-        write(path, about, trainable.module.network.state_dict())
-        return [path]
+        return exported(trainable, about, folder)
 
 
 def _expert(config: GeneratorConfig) -> FrozenExpert | None:

@@ -91,7 +91,8 @@ for line in open(args.filelist):
     open(os.path.join(args.bbx_root, name) + ".npy", "w").write("boxes")
 """,
         "inf_test.py": START.replace(
-            "FLAGS", "['filelist', 'video_root', 'audio_root', 'bbx_root', 'save_root', 'ckpt_path', 'avhubert_root']"
+            "FLAGS",
+            "['filelist', 'video_root', 'audio_root', 'bbx_root', 'save_root', 'ckpt_path', 'avhubert_root', 'device']",
         )
         .replace("SWITCHES", "[]")
         .replace("READS", "['task_state.pt', args.ckpt_path, args.avhubert_root + '/avhubert/hubert_asr.py']")

@@ -32,6 +32,7 @@ from baselines.windows import Windows  # noqa: E402
 from g4g_core import weights  # noqa: E402
 from g4g_core.errors import DatasetError, UsageError, WeightsError  # noqa: E402
 from g4g_core.protocols import ERASED, POSE_POINTS, ClipPrompt, Movable, SelfDescribing, TrainingData  # noqa: E402
+from g4g_core.provenance import file_sha256  # noqa: E402
 from g4g_core.training import Settings, train  # noqa: E402
 from g4g_model.losses import VGGFeatures  # noqa: E402
 from prep.shards.index import Dataset  # noqa: E402
@@ -349,7 +350,10 @@ def test_info_tells_of_a_preset_and_of_a_checkpoint(checkpoint: str) -> None:
     assert (told["preset"], told["size"], told["parameters"]["total"]) == ("tiny", 64, 1_229_923)
     assert DINET.info(None, None)["size"] == 256 and "checkpoint" not in told
     held = DINET.info(checkpoint, None)
-    assert held["checkpoint"] == {"path": checkpoint, "losses_off": ["sync"], "trained_against": []}
+    assert held["checkpoint"] == {
+        "path": checkpoint, "sha256": file_sha256(checkpoint), "origin": "g4g-model train", "losses_off": ["sync"],
+        "trained_against": [], "findings": [], "marks": [],
+    }  # fmt: skip
     with pytest.raises(UsageError, match="tiyn"):
         DINET.info(None, "tiyn")
 

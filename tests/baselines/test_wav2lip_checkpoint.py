@@ -94,8 +94,10 @@ def test_a_file_in_the_public_layout_loads_with_every_weight_in_its_place(
     torch.manual_seed(list(NETWORKS).index(name))
     for key, value in NETWORKS[name](Narrow()).state_dict().items():
         assert torch.equal(network.state_dict()[key], value)
-    assert about == About(name, Narrow())
-    assert fingerprint(name, str(file)) == hashlib.sha256(file.read_bytes()).hexdigest()
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert about.config == Narrow() and about.name == name and about.trained_against == ()
+    assert about.marks == (f"weights of unknown origin (SHA-256 {digest[:12]})",)
+    assert fingerprint(name, str(file)) == digest
 
 
 def test_without_a_checkpoint_the_registrys_file_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,6 +137,47 @@ def test_a_registered_file_that_was_tampered_with_is_refused_with_its_hash(
                     act(given)
 
 
+def test_a_public_name_on_another_file_is_refused_with_its_hash_wherever_it_lies(tmp_path: Path) -> None:
+    for name, file_name in (("wav2lip", "wav2lip.pth"), ("wav2lip-gan", "wav2lip_gan.pth")):
+        file = public(tmp_path / file_name, name)
+        digest = file_sha256(str(file))
+        linked = tmp_path / f"linked-{name}.pth"
+        linked.symlink_to(file)
+        for given in (file, linked):
+            with pytest.raises(WeightsError, match=f"name of a public file .* SHA-256 is {digest}") as caught:
+                WAV2LIP.open(str(given))
+        assert "another name" in caught.value.mend and f"weights fetch {name}" in caught.value.mend
+
+
+def test_weights_of_unknown_origin_are_called_so_and_known_ones_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = public(tmp_path / "fine-tuned.pth")
+    digest = file_sha256(str(file))
+    model, told = WAV2LIP.open(str(file)), WAV2LIP.info(str(file), None)["checkpoint"]
+    assert model.marks == (f"weights of unknown origin (SHA-256 {digest[:12]})",) and told["marks"] == list(model.marks)
+    assert told["sha256"] == digest and told["origin"] == "unknown; not the public wav2lip.pth"
+
+    register(monkeypatch, "wav2lip", file)
+    told = WAV2LIP.info(str(file), None)["checkpoint"]
+    assert WAV2LIP.open(str(file)).marks == () and told["marks"] == []
+    assert told["origin"] == "the public wav2lip.pth"
+    assert WAV2LIP.open(str(trained(tmp_path / "run"))).marks == ()
+    assert WAV2LIP.info(str(tmp_path / "run"), None)["checkpoint"]["origin"] == "g4g-model train"
+
+
+def test_without_a_checkpoint_info_tells_of_the_registrys_file_where_it_is_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "checkpoint" not in WAV2LIP.info(None, None)
+    file = public(tmp_path / "weights" / "wav2lip.pth")
+    register(monkeypatch, "wav2lip", file)
+    told = WAV2LIP.info(None, None)["checkpoint"]
+    assert (told["path"], told["sha256"]) == (str(file), KNOWN["wav2lip"].sha256)
+    assert checkpoint.described("wav2lip", {"small": {"model": {}}}, None, "small")[1] is None
+    assert WAV2LIP.info(str(trained(tmp_path / "run")), None)["checkpoint"]["path"] != str(file)
+
+
 def test_the_file_of_another_model_is_refused_by_its_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = public(tmp_path / "renamed.pth", "wav2lip-gan")
     assert read("wav2lip", str(file))[0].trained_against == ()  # as long as nobody knows it
@@ -157,7 +200,7 @@ class Harmful:
 @pytest.mark.parametrize("zipped", [False, True])
 @pytest.mark.parametrize("where", ["state_dict", "optimizer"])
 def test_a_pickle_that_carries_code_is_refused_and_never_runs(tmp_path: Path, zipped: bool, where: str) -> None:
-    file, made = tmp_path / "wav2lip.pth", tmp_path / "made"
+    file, made = tmp_path / "own.pth", tmp_path / "made"
     torch.manual_seed(0)
     held = {"state_dict": Generator(Narrow()).state_dict(), "optimizer": None}
     held[where] = Harmful(made)
