@@ -86,9 +86,7 @@ class Judges:
     def heard(self, pcm: np.ndarray) -> dict[str, np.ndarray]:
         return {name: expert.hear(pcm) for name, expert in self.experts.items()}
 
-    def read(
-        self, seen: dict[str, tuple[np.ndarray, np.ndarray]], heard: dict[str, np.ndarray]
-    ) -> dict[str, Reading]:
+    def read(self, seen: dict[str, tuple[np.ndarray, np.ndarray]], heard: dict[str, np.ndarray]) -> dict[str, Reading]:
         """By judge; judges that cannot read are left out."""
         own = {
             name: Compared(seen[name][0], heard[name], seen[name][1] - expert.design.frames // 2)
@@ -205,9 +203,7 @@ def study(clips: Sequence[Clip], judges: Judges, quiet: bool) -> dict[str, Any]:
         chosen = [row for row in rows if row["unseen"][judge]]
         result["offsets"][judge] = _offset_figures(chosen, judge)
         result["robust"][judge] = _robust_figures(chosen, judge)
-        result["swapped"][judge] = {
-            f"{seconds} s": _swapped(good, judge, judges, seconds) for seconds in (1, 2, 4)
-        }
+        result["swapped"][judge] = {f"{seconds} s": _swapped(good, judge, judges, seconds) for seconds in (1, 2, 4)}
     return result
 
 

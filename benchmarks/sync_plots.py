@@ -1,6 +1,6 @@
 """The plots of docs/sync-expert.md from ``study.json``, as plain SVG.
 
-    python -m benchmarks.sync_plots docs/sync-expert
+python -m benchmarks.sync_plots docs/sync-expert
 """
 
 from __future__ import annotations
