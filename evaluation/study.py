@@ -2,8 +2,7 @@
 
 Raters and the people in the clips are both samples: another group of raters, or other faces, would have given other
 numbers. Every estimate has two intervals, one over both (the one to quote) and one over raters alone (these clips,
-other raters). All are linear in the answers or made so, therefore one function makes them all: it is given what each
-answer adds to the estimate.
+other raters). Their variances follow from what each answer adds to the estimate: :func:`crossed_variances`.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -21,6 +21,7 @@ from evaluation.stats import (
     cluster_interval,
     holm,
     ranks,
+    sign_flip_p,
     t_quantile,
 )
 from g4g_core.errors import UsageError
@@ -50,9 +51,9 @@ class Estimate:
 
     Attributes:
         point: in the unit of what is estimated.
-        low: of the interval over raters and identities; ``None`` with fewer than 2 of either, or without any spread.
+        low: of the interval over raters and identities; ``None`` with fewer than 2 of either.
         high: as ``low``.
-        raters_low: of the interval over raters, for these very clips; ``None`` with fewer than 2, or without spread.
+        raters_low: of the interval over raters, for these very clips; ``None`` with fewer than 2.
         raters_high: as ``raters_low``.
         p: two-sided p value of "it is 0", over raters and identities; ``None`` with fewer than 6 of either.
         n: answers.
@@ -73,79 +74,77 @@ class Estimate:
     few: bool
 
 
-def crossed_estimates(
-    points: np.ndarray,
-    influence: np.ndarray,
-    raters: Sequence[str],
-    identities: Sequence[str],
-    *,
-    level: float = 0.95,
-    seed: int = 0,
-) -> list[Estimate]:
-    """Intervals of estimates from what each answer adds to them.
+@dataclasses.dataclass(frozen=True)
+class Variances:
+    """Of K estimates, float64 [K] each; ``None`` with fewer than 2 raters, or of either.
+
+    Attributes:
+        raters: over raters, for these very clips.
+        both: over raters and identities.
+        counts: of raters, and of identities.
+    """
+
+    raters: np.ndarray | None
+    both: np.ndarray | None
+    counts: tuple[int, int]
+
+    @property
+    def claimed(self) -> bool:
+        """Whether there are enough raters and identities to call a difference significant."""
+        return min(self.counts) >= MIN_CLUSTERS_FOR_SIGNIFICANCE
+
+    @property
+    def few(self) -> bool:
+        return min(self.counts) < FEW_CLUSTERS
+
+
+def crossed_variances(influence: np.ndarray, raters: Sequence[str], identities: Sequence[str]) -> Variances:
+    """Variances of estimates from what each answer adds to them.
 
     Over raters and identities: V = V_raters + V_identities - V_cells (Cameron, Gelbach and Miller, Journal of Business
     & Economic Statistics, 2011), each V_c = G / (G - 1) sum_g (sum of the influence in g)^2, not less than the larger
-    of the first two, and Student's t with min(G) - 1 degrees of freedom. Over raters alone: the bootstrap of whole
-    raters of :func:`evaluation.stats.cluster_interval` (t under 10 raters).
-
-    Coverage at a level of 0.95 where answers depend on the rater, on the person and on chance, measured with 2,000
-    simulated studies of opinions each: 0.95 to 0.96 for 8 to 30 raters and 8 to 20 people, 0.99 for 10 raters and 4
-    people; with 600 of preferences each: 0.95 to 0.99. Over raters alone the same truth (other people, too) is held by
-    0.77 to 0.87: that interval is about these clips.
+    of the first two. With raters who all say the same it is 0, which is no estimate: callers set a floor.
 
     Args:
-        points: float [K], the estimates.
         influence: float [n, K], how far each answer moves each estimate; every column adds up to 0.
         raters: [n], who gave the answer.
         identities: [n], the person in the clip it is about.
-        level: share of such intervals that hold the true value, 0 ... 1.
-        seed: of the resamples of raters.
     """
-    by_rater, by_identity = _sums(influence, raters), _sums(influence, identities)
-    cells = _sums(influence, [f"{len(rater)} {rater} {who}" for rater, who in zip(raters, identities, strict=True)])
+    by_rater, by_identity = cluster_sums(influence, raters), cluster_sums(influence, identities)
+    cells = cluster_sums(
+        influence, [f"{len(rater)} {rater} {who}" for rater, who in zip(raters, identities, strict=True)]
+    )
     counts = (len(by_rater), len(by_identity))
-    noise = 1e-18 * (np.abs(influence).sum(axis=0) ** 2)  # what rounding alone leaves of sums that cancel
-    spread, error = np.zeros(len(points), bool), np.zeros(len(points))
-    if min(counts) >= 2:
-        parts = [_variance(sums) for sums in (by_rater, by_identity, cells)]
-        variance = np.maximum(parts[0] + parts[1] - parts[2], np.maximum(parts[0], parts[1]))
-        spread, error = variance > noise, np.sqrt(variance)
-    alone_low = alone_high = np.zeros(len(points))
-    if counts[0] >= 2:
-        pseudo = points[:, None] + counts[0] * by_rater.T
-        alone_low, alone_high, _ = cluster_interval(pseudo, np.ones(counts[0]), level=level, seed=seed)
-    alone = np.zeros(len(points), bool) if counts[0] < 2 else _variance(by_rater) > noise
-    t = t_quantile(level, min(counts) - 1) if min(counts) >= 2 else 0.0
-    claimed = min(counts) >= MIN_CLUSTERS_FOR_SIGNIFICANCE
-    return [
-        Estimate(
-            point=float(point),
-            low=float(point - t * error[k]) if spread[k] else None,
-            high=float(point + t * error[k]) if spread[k] else None,
-            raters_low=float(alone_low[k]) if alone[k] else None,
-            raters_high=float(alone_high[k]) if alone[k] else None,
-            p=_two_sided(point / error[k], min(counts) - 1) if claimed and spread[k] else None,
-            n=len(influence),
-            raters=counts[0],
-            identities=counts[1],
-            few=min(counts) < FEW_CLUSTERS,
-        )
-        for k, point in enumerate(points)
-    ]
+    if min(counts) < 2:
+        return Variances(None if counts[0] < 2 else _variance(by_rater), None, counts)
+    parts = [_variance(sums) for sums in (by_rater, by_identity, cells)]
+    both = np.maximum(parts[0] + parts[1] - parts[2], np.maximum(parts[0], parts[1]))
+    return Variances(parts[0], both, counts)
 
 
 def mean_opinion(ratings: Sequence[Rating], *, level: float = 0.95) -> Estimate:
     """The mean score of one model on one scale (mean opinion score, ITU-T P.800.1).
 
+    Over raters and identities the interval is that of Student's t with min(G) - 1 degrees of freedom, over raters
+    alone the bootstrap of whole raters of :func:`evaluation.stats.cluster_interval` (t under 10 raters). Raters who
+    all say the same do not show that others would: no mean is taken to be known better than if one rater (and one
+    person in the clips) had been scored one step off the others, so the variance is at least 1 / raters^2 (+ 1 /
+    identities^2). No interval leaves the scale.
+
+    Coverage at a level of 0.95: see docs/study.md. Over raters alone the mean over other people, too, is held by 0.77
+    to 0.87: that interval is about these clips.
+
     Raises:
         UsageError: there are no ratings.
     """
-    return _mean([r.score for r in ratings], [r.rater for r in ratings], [r.identity for r in ratings], level)
+    return _mean([r.score for r in ratings], [r.rater for r in ratings], [r.identity for r in ratings], level, (1, 5))
 
 
 def opinion_difference(ratings: Sequence[Rating], first: str, second: str, *, level: float = 0.95) -> Estimate | None:
     """Mean of (score of ``first`` less score of ``second``) over what one rater said of the same clip of both.
+
+    The interval is made as that of :func:`mean_opinion`. The p value is that of the same t, and never less than the
+    signs of whole raters, or of whole identities, flipped give (:func:`evaluation.stats.sign_flip_p`).
 
     Args:
         ratings: of one scale.
@@ -159,54 +158,84 @@ def opinion_difference(ratings: Sequence[Rating], first: str, second: str, *, le
     both = {place: of[first] - of[second] for place, of in sorted(found.items()) if first in of and second in of}
     if not both:
         return None
-    return _mean(list(both.values()), [place[0] for place in both], [place[2] for place in both], level)
+    raters, identities = [place[0] for place in both], [place[2] for place in both]
+    estimate = _mean(list(both.values()), raters, identities, level, (-4, 4))
+    if estimate.p is None:
+        return estimate
+    values = np.array(list(both.values()), float)[:, None]
+    flipped = [float(sign_flip_p(cluster_sums(values, labels)[:, 0])) for labels in (raters, identities)]
+    return dataclasses.replace(estimate, p=max(estimate.p, *flipped))
 
 
 def ranked(
     models: Sequence[str], differences: Mapping[tuple[str, str], Estimate]
-) -> tuple[dict[tuple[str, str], float | None], dict[str, int]]:
+) -> tuple[dict[tuple[str, str], float | None], dict[str, int | None]]:
     """p values adjusted over all pairs (Holm), and ranks: 1 + the number of models that are significantly better.
+
+    Where no pair was tested nothing can be said of any rank, and all are ``None``.
 
     Args:
         models: those to be ranked.
         differences: first less second, higher is better; a pair that was never compared may be missing.
     """
     adjusted = dict(zip(differences, holm([found.p for found in differences.values()]), strict=True))
+    if all(p is None for p in adjusted.values()):
+        return adjusted, dict.fromkeys(models)
     effects: dict[tuple[str, str], tuple[float, float | None]] = {
         pair: (differences[pair].point, adjusted[pair]) if pair in differences else (0.0, None)
         for pair in itertools.combinations(models, 2)
     }
-    return adjusted, ranks(models, effects, higher_is_better=True)
+    return adjusted, {**ranks(models, effects, higher_is_better=True)}
 
 
-def _mean(values: Sequence[float], raters: Sequence[str], identities: Sequence[str], level: float) -> Estimate:
-    if not values:
-        raise UsageError("there are no ratings to take the mean of", "Collect answers first.")
-    order = sorted(range(len(values)), key=lambda k: (raters[k], identities[k], values[k]))  # sums follow no file order
-    scores = np.array([values[k] for k in order], float)
-    point = scores.mean()
-    influence = ((scores - point) / len(scores))[:, None]
-    (found,) = crossed_estimates(
-        np.array([point]), influence, [raters[k] for k in order], [identities[k] for k in order], level=level
-    )
-    return found
-
-
-def _sums(influence: np.ndarray, labels: Sequence[str]) -> np.ndarray:
-    """float64 [G, K]: what the answers under each label add up to."""
+def cluster_sums(influence: np.ndarray, labels: Sequence[str]) -> np.ndarray:
+    """float64 [G, K]: what the answers (float [n, K]) under each label add up to."""
     names, codes = np.unique(np.asarray(labels, dtype=str), return_inverse=True)
     sums = np.zeros((len(names), influence.shape[1]))
     np.add.at(sums, codes, influence)
     return sums
 
 
+def two_sided(t: float, freedom: int) -> float:
+    """Chance that Student's t with ``freedom`` degrees of freedom is at least as far from 0 as ``t``."""
+    from scipy.special import stdtr
+
+    return float(2 * stdtr(freedom, -abs(t)))
+
+
+def _mean(
+    values: Sequence[float], raters: Sequence[str], identities: Sequence[str], level: float, ends: tuple[float, float]
+) -> Estimate:
+    if not values:
+        raise UsageError("there are no ratings to take the mean of", "Collect answers first.")
+    order = sorted(range(len(values)), key=lambda k: (raters[k], identities[k], values[k]))  # sums follow no file order
+    scores = np.array([values[k] for k in order], float)
+    raters, identities = [raters[k] for k in order], [identities[k] for k in order]
+    point = float(scores.mean())
+    influence = ((scores - point) / len(scores))[:, None]
+    found = crossed_variances(influence, raters, identities)
+    least_raters, least_both = 1 / found.counts[0] ** 2, (1 / np.array(found.counts) ** 2).sum()
+    low = high = raters_low = raters_high = p = None
+    if found.raters is not None:
+        if found.raters[0] <= least_raters:
+            half = t_quantile(level, found.counts[0] - 1) * math.sqrt(least_raters)
+            raters_low, raters_high = point - half, point + half
+        else:
+            pseudo = point + found.counts[0] * cluster_sums(influence, raters)[:, 0]
+            drawn_low, drawn_high, _ = cluster_interval(pseudo, np.ones(len(pseudo)), level=level)
+            raters_low, raters_high = float(drawn_low), float(drawn_high)
+    if found.both is not None:
+        error, freedom = math.sqrt(max(found.both[0], least_both)), min(found.counts) - 1
+        half = t_quantile(level, freedom) * error
+        low, high = point - half, point + half
+        p = two_sided(point / error, freedom) if found.claimed else None
+    low, high, raters_low, raters_high = (
+        None if end is None else min(max(end, ends[0]), ends[1]) for end in (low, high, raters_low, raters_high)
+    )
+    return Estimate(point, low, high, raters_low, raters_high, p, len(scores), *found.counts, found.few)
+
+
 def _variance(sums: np.ndarray) -> np.ndarray:
     """float64 [K]."""
     groups = len(sums)
     return np.asarray(groups / (groups - 1) * (sums**2).sum(axis=0))
-
-
-def _two_sided(t: float, freedom: int) -> float:
-    from scipy.special import stdtr
-
-    return float(2 * stdtr(freedom, -abs(t)))

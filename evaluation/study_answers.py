@@ -24,6 +24,7 @@ NEITHER = "same"
 """In place of a clip: no difference is seen."""
 
 _LARGEST_FILE = 10_000_000
+_LONGEST_REASON = 200
 
 RATER_CODE = r"^[A-Za-z0-9_-]{1,32}$"
 
@@ -77,19 +78,39 @@ class Answers(_Strict):
 
 @dataclasses.dataclass(frozen=True)
 class Refusal:
-    """A file that does not count, and why. ``file`` is its name without its folder."""
+    """A file that does not count, and why.
+
+    What the file says stands in ``reason``; it may be anything, and reaches terminals and pages: characters that cannot
+    be seen are written as escapes, and no more than 200 characters are kept.
+
+    Attributes:
+        file: its name without its folder.
+        reason: in a line.
+    """
 
     file: str
     reason: str
 
+    def __post_init__(self) -> None:
+        shown = printable(self.reason)
+        object.__setattr__(self, "file", printable(self.file))
+        object.__setattr__(
+            self, "reason", shown if len(shown) <= _LONGEST_REASON else shown[: _LONGEST_REASON - 1] + "…"
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class Submission:
-    """A file that fits the study."""
+    """A file that fits the study; ``file`` is its name without its folder, as :func:`printable` writes it."""
 
     file: str
     checksum: str
     answers: Answers
+
+
+def printable(text: str) -> str:
+    r"""``text`` with characters that cannot be seen (controls, turned directions, broken Unicode) as ``\x1b``."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def checksum_of(content: Mapping[str, Any], seal: str) -> str:
@@ -146,6 +167,8 @@ def read_submission(path: str, study: Study) -> Submission | Refusal:
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         return Refusal(name, f"malformed: {'.'.join(map(str, first['loc']))}: {first['msg']}")
+    except UnicodeError:
+        return Refusal(name, "malformed: text that is no Unicode")
     if answers.study != study.id:
         return Refusal(name, f"another study: answers of {answers.study}, the key file is of {study.id}")
     checksum = data.get("checksum")
@@ -156,7 +179,7 @@ def read_submission(path: str, study: Study) -> Submission | Refusal:
     if answers.page != study.page:
         return Refusal(name, "tampered: the page that was answered is not the one that was built")
     wrong = _misfit(answers, study)
-    return Submission(name, checksum, answers) if wrong is None else Refusal(name, wrong)
+    return Submission(printable(name), checksum, answers) if wrong is None else Refusal(name, wrong)
 
 
 def _misfit(answers: Answers, study: Study) -> str | None:

@@ -1,9 +1,11 @@
 """What raters of a blind study are shown: chosen by a seed, named by tokens, kept in the study's key file.
 
-The page that raters get names nothing but tokens: HMACs under a secret key, which only the key file holds. Whoever has
-the page alone cannot tell which model a clip is of. The order of the trials, and which clip of a pair stands on the
-left, follow from the rater's code by a rule that the page and :mod:`evaluation.study_answers` both know, so that an
-answers file can be checked against it.
+The page that raters get names nothing but tokens: HMACs under a secret key, which only the key file holds. Every clip
+of every trial has a token of its own, so none says that two trials show the same, and attention checks show clips of
+models drawn by the key, so that none says which clip is real. Whoever has the page alone cannot tell which model a
+clip is of. The key follows from the run, the options and a seed, so a study can be built again; the seed is a secret,
+too. The order of the trials, and which clip of a pair stands on the left, follow from the rater's code by a rule that
+the page and :mod:`evaluation.study_answers` both know, so that an answers file can be checked against it.
 """
 
 from __future__ import annotations
@@ -16,14 +18,13 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from evaluation.models import TRUTH
 from g4g_core import storage
 from g4g_core.errors import UsageError
 
-STUDY_SCHEMA_VERSION = 1
+STUDY_SCHEMA_VERSION = 2
 STUDY_KIND = "g4g-study"
 DAMAGED = ""
-"""In place of a model: the truth as a coarse mosaic, for attention checks. No model has this name."""
+"""In place of a model: the other clip of the trial as a coarse mosaic, for attention checks. No model has this name."""
 
 RATED_SHARE = 0.6
 """Of the trials: those with scores; the rest are comparisons."""
@@ -87,8 +88,10 @@ class Study:
         key: secret, 32 bytes in hex.
         models: in the order of the run.
         trials: in the order of their tokens.
-        facts: of the run: protocol, split, seed, data_fingerprint; and of the study: its own seed, licences.
+        facts: of the run: protocol, split, seed, data_fingerprint, its hash (:func:`run_identity`); and of the study:
+            seconds, licences.
         page: SHA-256 of what the page shows, see :func:`reports.study_page.render_page`.
+        seed: of the key and of the choice of shots.
     """
 
     key: str
@@ -96,6 +99,7 @@ class Study:
     trials: Sequence[Trial]
     facts: Mapping[str, Any]
     page: str = ""
+    seed: int = 0
 
     @property
     def id(self) -> str:
@@ -110,7 +114,8 @@ class Study:
         trials = [dataclasses.asdict(trial) for trial in self.trials]
         return {
             "schema_version": STUDY_SCHEMA_VERSION, "kind": STUDY_KIND, "id": self.id, "key": self.key,
-            "models": list(self.models), "trials": trials, "facts": dict(self.facts), "page": self.page,
+            "seed": self.seed, "models": list(self.models), "trials": trials, "facts": dict(self.facts),
+            "page": self.page,
         }  # fmt: skip
 
 
@@ -129,7 +134,7 @@ def read_study(path: str) -> Study:
         raise UsageError(f"{path} has schema version {version}; this program reads {STUDY_SCHEMA_VERSION}")
     try:
         trials = [Trial(**trial) for trial in data["trials"]]
-        return Study(data["key"], data["models"], trials, data["facts"], data["page"])
+        return Study(data["key"], data["models"], trials, data["facts"], data["page"], data["seed"])
     except (KeyError, TypeError) as error:
         raise UsageError(f"{path} is damaged: {error}", "Restore it from a copy; the page does not hold it.") from error
 
@@ -139,9 +144,23 @@ def token_of(key: str, *parts: str, length: int = 16) -> str:
     return hmac.new(bytes.fromhex(key), json.dumps(parts).encode(), hashlib.sha256).hexdigest()[:length]
 
 
-def clip_token(key: str, model: str, shot: str) -> str:
-    """What a page calls a model's clip of a shot."""
-    return token_of(key, "clip", model, shot)
+def run_identity(summary: Mapping[str, Any], models: Sequence[str]) -> str:
+    """SHA-256 of what these models of a run (its ``summary.json``) were asked, in hex.
+
+    It does not depend on where the run lies, on its other models, or on what was measured.
+
+    Raises:
+        KeyError: the run has no such model.
+    """
+    facts = {name: summary[name] for name in ("protocol", "split", "seed", "precision")}
+    facts["data"] = summary["data"]["fingerprint"]
+    facts["models"] = {name: summary["models"][name]["fingerprint"] for name in models}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def key_of(seed: int, *facts: Any) -> str:
+    """The secret of a study, 32 bytes in hex: who does not know the seed cannot compute it."""
+    return hashlib.sha256(json.dumps(["g4g-study", seed, *facts], sort_keys=True).encode()).hexdigest()
 
 
 def place_in_order(study: str, rater: str, token: str) -> str:
@@ -161,8 +180,8 @@ def plan_trials(key: str, models: Sequence[str], shots: Mapping[str, str], n_tri
 
     Scores: every model on the same shots, so that no model has the easier ones. Comparisons: pairs of models in turn,
     each on another shot every time, so that their numbers differ by 1 at most. Shots of people who are not in the
-    study yet come first. ``n_trials // 10`` checks are added, at least 2: the truth beside a coarse mosaic of itself,
-    and clips at which the page says what to choose.
+    study yet come first. ``n_trials // 10`` checks are added, at least 2: a clip beside a coarse mosaic of itself, and
+    clips at which the page says what to choose, of models drawn by the key.
 
     Args:
         key: the study's secret.
@@ -185,6 +204,7 @@ def plan_trials(key: str, models: Sequence[str], shots: Mapping[str, str], n_tri
     if n_trials < fewest:
         raise UsageError(f"{n_trials} trials are too few for {len(models)} models", f"Ask for {fewest} or more.")
     order = _new_people_first(shots, seed)
+    models = sorted(models, key=lambda model: token_of(key, "place", model))  # who has a comparison more says nothing
     pairs = sorted(itertools.combinations(range(len(models)), 2), key=lambda pair: (pair[1] - pair[0], pair))
     most_rounds = (n_trials - len(models) + 1) // len(models)  # the comparisons shall link all models
     rounds = min(len(order), max(1, min(int(RATED_SHARE * n_trials / len(models)), most_rounds)))
@@ -199,11 +219,12 @@ def plan_trials(key: str, models: Sequence[str], shots: Mapping[str, str], n_tri
         planned.append(("preference", shot, (models[first], models[second]), None))
     for k in range(max(_FEWEST_CHECKS, len(planned) // _CHECK_EVERY)):
         shot = order[-1 - (k // 2) % len(order)]
+        lot = int(token_of(key, "check", str(k)), 16)
+        model = models[lot % len(models)]
         if k % 2 == 0:
-            planned.append(("check-look", shot, (TRUTH, DAMAGED), None))
+            planned.append(("check-look", shot, (model, DAMAGED), None))
         else:
-            lot = int(hashlib.sha256(f"{seed} {k} {shot}".encode()).hexdigest(), 16)
-            planned.append(("check-read", shot, (TRUTH,), _TO_CHOOSE[lot % len(_TO_CHOOSE)]))
+            planned.append(("check-read", shot, (model,), _TO_CHOOSE[lot // len(models) % len(_TO_CHOOSE)]))
     trials = [_trial(key, number, shots, *each) for number, each in enumerate(planned)]
     return sorted(trials, key=lambda trial: trial.token)
 
@@ -211,10 +232,11 @@ def plan_trials(key: str, models: Sequence[str], shots: Mapping[str, str], n_tri
 def _trial(
     key: str, number: int, shots: Mapping[str, str], kind: TrialKind, shot: str, of: Sequence[str], score: int | None
 ) -> Trial:
-    clips = {clip_token(key, model, shot): model for model in of}
-    expected = clip_token(key, TRUTH, shot) if kind == "check-look" else score
+    tokens = {model: token_of(key, "clip", str(number), model) for model in of}
+    clips = {token: model for model, token in tokens.items()}
+    expected = tokens[of[0]] if kind == "check-look" else score
     return Trial(
-        token_of(key, "trial", kind, shot, *of, str(number)),
+        token_of(key, "trial", str(number)),
         kind,
         shot,
         shots[shot],

@@ -174,13 +174,15 @@ def print_results(results: Mapping[str, Any]) -> None:
         cells = [_cell(opinions[scale]["models"][model], "mean", "low", "high") for scale in SCALES]
         percent = {key: None if preferences[model][key] is None else 100 * preferences[model][key] for key in _CHANCE}
         table.add_row(model, *cells, _cell({**preferences[model], **percent}, *_CHANCE, unit=" %"))
+    parts = (*opinions.values(), results["preference"])
     alphas = [results["agreement"][name]["alpha"] for name in (*SCALES, "preference")]
     table.add_row("agreement", *("" if alpha is None else f"alpha {alpha:.2f}" for alpha in alphas), style="dim")
     console.print(table)
     console.print("[...]: 95 % interval over raters and over the people in the clips", markup=False)
     console.print("preferred: how often, to a model of mean strength (Bradley-Terry)")
-    console.print("#n: 1 + the number of models that are significantly better (Holm over all pairs)")
-    if any(cell["few"] for part in (*opinions.values(), results["preference"]) for cell in part["models"].values()):
+    if any(cell["rank"] is not None for part in parts for cell in part["models"].values()):
+        console.print("#n: 1 + the number of models that are significantly better (Holm over all pairs)")
+    if any(cell["few"] for part in parts for cell in part["models"].values()):
         console.print("*: fewer than 10 raters or people: rough; with fewer than 6 no difference is called significant")
 
 
@@ -192,4 +194,5 @@ def _cell(found: Mapping[str, Any], point: str, low: str, high: str, unit: str =
     text = number(found[point], *ends) + unit
     if None not in ends:
         text += f" \\[{number(ends[0], *ends)}, {number(ends[1], *ends)}]"
-    return f"{text} #{found['rank']}{' *' if found['few'] else ''}"
+    rank = "" if found["rank"] is None else f" #{found['rank']}"
+    return f"{text}{rank}{' *' if found['few'] else ''}"

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evaluation.study_design import SCALES
+from evaluation.compare import read_summary
+from evaluation.run import SUMMARY
+from evaluation.study_design import SCALES, Study, run_identity
 from evaluation.study_results import RESULTS_KIND, RESULTS_SCHEMA_VERSION
 from evaluation.tables import number
 from g4g_core import storage
-from g4g_core.errors import UsageError
+from g4g_core.errors import StorageError, UsageError
 
 STUDY = "study_results.json"
 
 
 def read_opinions(run: str) -> dict[str, Any] | None:
-    """What the page says of the study of a run, or ``None`` where there is none.
+    """What the page says of the study of a run, or ``None`` where there is none, or one of another run lies there.
 
     Returns:
         ``scales`` and ``rows`` (``model``, ``cells`` by scale, ``preferred``): numbers as they are printed;
         ``agreement``, ``raters`` (counted, excluded, refused), ``shots``, ``identities``, ``questions``, ``study``,
-        ``few``.
+        ``few``, ``ranked`` (whether any difference was tested: ranks are ``None`` where none was).
 
     Raises:
         UsageError: a file of another kind or schema version.
@@ -31,6 +33,8 @@ def read_opinions(run: str) -> dict[str, Any] | None:
     found = storage.read_json(place)
     if found.get("kind") != RESULTS_KIND or found.get("schema_version") != RESULTS_SCHEMA_VERSION:
         raise UsageError(f"{place} holds no results of a study that this program reads", "Collect the answers again.")
+    if found["facts"]["run"] != identity_of(run, found["models"]):
+        return None
     scales = [name for name in SCALES if name in found["opinion"]]
     opinions, preferences = found["opinion"], found["preference"]["models"]
     rows: list[dict[str, Any]] = []
@@ -46,6 +50,11 @@ def read_opinions(run: str) -> dict[str, Any] | None:
             preferred = _cell({**preferences[model], **percent}, "chance", "chance_low", "chance_high")
             preferred |= {name: preferences[model][name] for name in ("won", "tied", "lost")}
         rows.append({"model": model, "cells": cells, "preferred": preferred})
+    for column in (
+        *([row["cells"].get(scale) for row in rows] for scale in scales),
+        [row["preferred"] for row in rows],
+    ):
+        _share(column)
     agreement = {name: None if of["alpha"] is None else f"{of['alpha']:.2f}" for name, of in found["agreement"].items()}
     shown = [cell for row in rows for cell in (*row["cells"].values(), row["preferred"]) if cell]
     raters = found["raters"]
@@ -53,7 +62,54 @@ def read_opinions(run: str) -> dict[str, Any] | None:
         "study": found["study"], "questions": found["questions"], "shots": found["shots"],
         "identities": found["identities"], "scales": scales, "rows": rows, "agreement": agreement,
         "raters": {**raters, "counted": len(raters["counted"])}, "few": any(cell["few"] for cell in shown),
+        "ranked": any(cell["rank"] is not None for cell in shown),
     }  # fmt: skip
+
+
+def identity_of(run: str, models: Sequence[str]) -> str | None:
+    """What :func:`evaluation.study_design.run_identity` says of a run's folder; ``None``: no run, or without them."""
+    place = storage.join(run, SUMMARY)
+    if not storage.exists(place):
+        return None
+    summary = read_summary(place)
+    return run_identity(summary, models) if set(models) <= set(summary["models"]) else None
+
+
+def run_of_study(study: Study, named: str | None, others: Sequence[str]) -> str | None:
+    """The folder of the run that a study is of: the one that is named, else the first of the others that fits.
+
+    Raises:
+        UsageError: the one that is named does not fit.
+    """
+    for folder in others if named is None else [named]:
+        if identity_of(folder, study.models) == study.facts["run"]:
+            return folder
+    if named is not None:
+        raise UsageError(
+            f"{named} is not the run that study {study.id} shows",
+            "Name the run it was built of; one with other models, data, seed or precision is another run.",
+        )
+    return None
+
+
+def refuse_to_overwrite(place: str) -> None:
+    """Raise UsageError where something else than results of a study lies, such as a key file or answers."""
+    if not storage.exists(place):
+        return
+    try:
+        found = storage.read_json(place)
+    except StorageError:
+        found = None
+    if not isinstance(found, dict) or found.get("kind") != RESULTS_KIND:
+        raise UsageError(f"{place} holds something else than results of a study", "Give another place with --out.")
+
+
+def _share(column: Sequence[dict[str, Any] | None]) -> None:
+    """Note in the cells of a column which ranks are shared."""
+    ranks = [cell["rank"] for cell in column if cell]
+    for cell in column:
+        if cell:
+            cell["shared"] = ranks.count(cell["rank"]) > 1
 
 
 def _cell(found: Mapping[str, Any], point: str, low: str, high: str) -> dict[str, Any]:

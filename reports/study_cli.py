@@ -28,7 +28,9 @@ def study() -> None:
               help="Comparisons and scored clips; attention checks are added.")  # fmt: skip
 @click.option("--seconds", type=click.FloatRange(0.2), default=8.0, show_default=True, metavar="S",
               help="Longest part of a clip that is shown.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the choice of shots.")
+@click.option("--seed", type=click.IntRange(0),
+              help="Of the choice of shots and of the secret names of clips: the same one builds the same study again. "
+              "Keep it from raters.  [default: drawn, and noted in study.json]")  # fmt: skip
 @click.option("--i-may-show-them", is_flag=True,
               help="You hold the right to show the footage to your raters though its licence forbids passing it on, "
               "and answer for it.")  # fmt: skip
@@ -36,7 +38,7 @@ def study() -> None:
 @json_option
 @click.option("--quiet", is_flag=True, help="No progress, and no word at the end.")
 def build(
-    run: str | None, models: str | None, clips: int | None, trials: int, seconds: float, seed: int,
+    run: str | None, models: str | None, clips: int | None, trials: int, seconds: float, seed: int | None,
     i_may_show_them: bool, out: str | None, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Make the page that raters open: one offline HTML file that names no model.
@@ -80,9 +82,11 @@ def build(
 @study.command()
 @click.argument("files", nargs=-1, required=True)
 @click.option("--study", "key_file", metavar="PATH", help="The study's key file.  [default: of the last run]")
+@click.option("--run", metavar="RUN", help="The run that was shown: its leaderboard will show the results.  "
+              "[default: the key file's folder, else the last run, if the study is of it]")  # fmt: skip
 @click.option("--out", metavar="PATH", help="Of the results.  [default: study_results.json beside the key file]")
 @json_option
-def collect(files: tuple[str, ...], key_file: str | None, out: str | None, as_json: bool) -> None:
+def collect(files: tuple[str, ...], key_file: str | None, run: str | None, out: str | None, as_json: bool) -> None:
     """Check the raters' files, and say what they say.
 
     FILES are all that raters have sent so far; give all of them every time. Files that were edited, cut, doubled or are
@@ -92,20 +96,26 @@ def collect(files: tuple[str, ...], key_file: str | None, out: str | None, as_js
     \b
     Examples:
       g4g-eval study collect answers/*.json
-      g4g-eval study collect a.json b.json --study studies/first/study.json --json
+      g4g-eval study collect answers/*.json --study studies/first/study.json --run runs/mine
     """
     from evaluation.study_answers import read_submissions
     from evaluation.study_design import read_study
     from evaluation.study_results import print_results, study_results
     from g4g_core import storage
-    from reports.study_page import KEY, RESULTS
+    from reports.opinions import STUDY, refuse_to_overwrite, run_of_study
+    from reports.study_page import KEY
 
     key_file = key_file or storage.join(_last_run(), KEY)
     found = read_study(key_file)
+    path = out or storage.join(storage.parent(key_file), STUDY)
+    run = run_of_study(found, run, [storage.parent(key_file), *_noted_run()])
+    places = list(dict.fromkeys([path, *([] if run is None else [storage.join(run, STUDY)])]))
+    for place in places:
+        refuse_to_overwrite(place)
     submissions, refused = read_submissions(files, found)
     results = study_results(found, submissions, refused)
-    path = out or storage.join(storage.parent(key_file), RESULTS)
-    storage.write_json(path, results)
+    for place in places:
+        storage.write_json(place, results)
     if as_json:
         print_json(results)
     else:
@@ -114,7 +124,12 @@ def collect(files: tuple[str, ...], key_file: str | None, out: str | None, as_js
         for rater in results["raters"]["excluded"]:
             click.echo(f"excluded {rater['rater']} ({rater['file']}): {'; '.join(rater['reasons'])}")
         print_results(results)
-        click.echo(f"results: {os.path.abspath(path)}")
+        for place in places:
+            click.echo(f"results: {os.path.abspath(place)}")
+        if run is None:
+            click.echo(
+                "no run was found that this study is of: name it with --run, and its leaderboard shows the results"
+            )
     if not results["raters"]["counted"]:
         raise click.exceptions.Exit(int(ExitCode.CANNOT_TELL))
     if refused:
@@ -122,9 +137,14 @@ def collect(files: tuple[str, ...], key_file: str | None, out: str | None, as_js
 
 
 def _last_run() -> str:
+    for last in _noted_run():
+        return last
+    raise UsageError("no run is named, and g4g.yaml in this folder notes none", "Name one, or run g4g-eval first.")
+
+
+def _noted_run() -> list[str]:
+    """The run that g4g.yaml notes, if it does."""
     from g4g_core.config import read_project_file
 
     last = (read_project_file(".").get("runs") or {}).get("last")
-    if last is None:
-        raise UsageError("no run is named, and g4g.yaml in this folder notes none", "Name one, or run g4g-eval first.")
-    return str(last)
+    return [] if last is None else [str(last)]

@@ -1,6 +1,7 @@
 """The page of a blind user study: one offline HTML file, made of a run's outputs, and the key file that unlocks it.
 
-The page holds clips, questions and tokens. What a token stands for is in the key file alone.
+The page holds clips, questions and tokens. What a token stands for is in the key file alone. The same run, options and
+seed give the same bytes of both.
 """
 
 from __future__ import annotations
@@ -15,20 +16,20 @@ from typing import Any
 from markupsafe import Markup
 
 from evaluation.models import TRUTH
-from evaluation.protocols import CROSS, ON_SHARDS, speakers
-from evaluation.shots import Shot, shots_of
-from evaluation.study_design import PREFERENCE_QUESTION, SCALES, Study, Trial, plan_trials
+from evaluation.protocols import CROSS, ON_SHARDS
+from evaluation.shots import Shot
+from evaluation.study_design import PREFERENCE_QUESTION, SCALES, Study, Trial, key_of, plan_trials, run_identity
 from g4g_core import storage
 from g4g_core.errors import UsageError
 from g4g_core.registry import unknown
 from prep.records import FPS
-from prep.shards.index import Dataset
 from reports.embedded import script_json
 from reports.leaderboard import read_run
+from reports.media import in_rounds, stored_shots
 from reports.study_media import CLIP_TYPE, ClipMaker, Media
 from reports.templating import asset, page_environment
 
-PAGE, KEY, RESULTS = "study.html", "study.json", "study_results.json"
+PAGE, KEY = "study.html", "study.json"
 SECONDS = 8.0
 """Longest part of a clip that is shown."""
 
@@ -44,7 +45,7 @@ class BuiltStudy:
         key: for the researcher.
         bytes: of the page.
         minutes: that a rater needs, about.
-        left_out: licence by shot of those that may not be shown.
+        left_out: licence by shot of those whose picture or sound may not be passed on.
     """
 
     page: str
@@ -71,10 +72,9 @@ def build_study(
     models: Sequence[str] = (),
     clips: int | None = None,
     trials: int = 40,
-    seed: int = 0,
+    seed: int | None = None,
     seconds: float = SECONDS,
     i_may_show_them: bool = False,
-    key: str | None = None,
     quiet: bool = False,
 ) -> BuiltStudy:
     """Write ``study.html`` and ``study.json`` of a finished run.
@@ -85,10 +85,9 @@ def build_study(
         models: of the run; by default all, without the ground truth where it says other words (``cross``).
         clips: at most so many shots.
         trials: comparisons and scored clips; attention checks are added.
-        seed: of the choice of shots.
+        seed: of the key and of the choice of shots; drawn, and kept in the key file, by default.
         seconds: longest part of a clip that is shown.
         i_may_show_them: the user answers for showing footage whose licence forbids passing it on.
-        key: the secret, 32 bytes in hex; drawn by default.
 
     Raises:
         UsageError: no such run or model, footage that may not be shown, a data set that has changed, too few trials,
@@ -106,22 +105,26 @@ def build_study(
         raise UsageError(f"{run} is a run of {summary['protocol']}", "A study shows runs of g4g-eval run.")
     cross = ON_SHARDS[summary["protocol"]] is CROSS
     chosen = _models(models, [str(model["name"]) for model in facts["models"]], cross)
-    shots = _shots(str(facts["data"]), str(summary["split"]), known["shots"])
-    speaker, _ = speakers(ON_SHARDS[summary["protocol"]], list(shots.values()), summary["seed"])
+    shots, speaker = stored_shots(facts, summary, known)
     complete = {k: s for k, s in shots.items() if all(known["shots"][k]["models"][m]["error"] is None for m in chosen)}
-    shown, left_out = _allowed(complete, i_may_show_them)
+    shown, left_out = _allowed(complete, speaker, i_may_show_them)
 
-    key = secrets.token_hex(32) if key is None else key
+    seed = secrets.randbits(63) if seed is None else seed
+    identity = run_identity(summary, chosen)
+    key = key_of(seed, identity, chosen, sorted(shown), clips, trials, seconds)
     identities = {k: s.identity for k, s in _at_most(shown, clips, seed).items()}
     planned = plan_trials(key, chosen, identities, trials, seed)
-    media, lengths = ClipMaker(run, facts, shots, speaker, key, round(seconds * FPS)).media(planned, quiet=quiet)
-    planned = [dataclasses.replace(trial, seconds=max(lengths[clip] for clip in trial.clips)) for trial in planned]
+    photographed = [name for name, shot in shots.items() if i_may_show_them or _free(shot)]
+    maker = ClipMaker(run, facts, shots, speaker, photographed, key, round(seconds * FPS))
+    media, lengths = maker.media(planned, quiet=quiet)
+    planned = [dataclasses.replace(trial, seconds=lengths[trial.shot]) for trial in planned]
 
-    restricted = sorted({str(shots[t.shot].about["licence"]) for t in planned if not _free(shots[t.shot])})
+    restricted = sorted({str(one.about["licence"]) for trial in planned for one in _held(shots, speaker, trial.shot)})
     study = Study(
         key, chosen, planned,
-        {"protocol": summary["protocol"], "split": summary["split"], "run_seed": summary["seed"], "seed": seed,
+        {"protocol": summary["protocol"], "split": summary["split"], "run_seed": summary["seed"], "run": identity,
          "data_fingerprint": summary["data"]["fingerprint"], "seconds": seconds, "restricted_licences": restricted},
+        seed=seed,
     )  # fmt: skip
     text, study, minutes = render_page(study, media)
     data = text.encode()
@@ -130,7 +133,7 @@ def build_study(
     return BuiltStudy(
         storage.join(out, PAGE), storage.join(out, KEY), len(data), study,
         sum(kind == CLIP_TYPE for kind, _ in media.files.values()), minutes,
-        {shot: str(complete[shot].about["licence"]) for shot in left_out},
+        {name: str(_held(shots, speaker, name)[0].about["licence"]) for name in left_out},
     )  # fmt: skip
 
 
@@ -158,7 +161,7 @@ def render_page(study: Study, media: Media) -> tuple[str, Study, int]:
     )
     environment = page_environment()
     text = environment.get_template("study.html.j2").render(
-        style=Markup(asset("study.css")),
+        style=Markup(asset("palette.css") + asset("study.css")),
         script=Markup(script),
         script_hash="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         definition=Markup(definition),
@@ -191,25 +194,23 @@ def _models(wanted: Sequence[str], known: Sequence[str], cross: bool) -> list[st
     return [name for name in known if (name in wanted if wanted else not (cross and name == TRUTH))]
 
 
-def _shots(data: str, split: str, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Shot]:
-    """The shots of a run by key, from its data set."""
-    found = {shot.key: shot for shot in shots_of(Dataset.open(data), split) if shot.key in known}
-    changed = [key for key in known if key not in found or found[key].fingerprint != known[key]["fingerprint"]]
-    if changed:
-        raise UsageError(f"{data} no longer holds {min(changed)} as it was when the run was made", "Evaluate again.")
-    return found
-
-
 def _free(shot: Shot) -> bool:
     return bool(shot.about["redistributable"])
 
 
-def _allowed(shots: Mapping[str, Shot], i_may_show_them: bool) -> tuple[dict[str, Shot], list[str]]:
+def _held(shots: Mapping[str, Shot], speaker: Mapping[str, Shot], name: str) -> list[Shot]:
+    """Those of picture and sound of a shot that may not be passed on."""
+    return [one for one in (shots[name], speaker[name]) if not _free(one)]
+
+
+def _allowed(
+    shots: Mapping[str, Shot], speaker: Mapping[str, Shot], i_may_show_them: bool
+) -> tuple[dict[str, Shot], list[str]]:
     """The shots that may be shown, and the keys of those that may not. Raises UsageError when none may."""
-    left_out = [] if i_may_show_them else sorted(key for key, shot in shots.items() if not _free(shot))
-    shown = {key: shot for key, shot in shots.items() if key not in left_out}
+    left_out = [] if i_may_show_them else sorted(name for name in shots if _held(shots, speaker, name))
+    shown = {name: shot for name, shot in shots.items() if name not in left_out}
     if left_out and not shown:
-        licences = sorted({str(shots[key].about["licence"]) for key in left_out})
+        licences = sorted({str(one.about["licence"]) for name in left_out for one in _held(shots, speaker, name)})
         raise UsageError(
             f"no shot of this run may be passed on, and raters would be handed the footage (licences: "
             f"{'; '.join(licences)})",
@@ -219,7 +220,9 @@ def _allowed(shots: Mapping[str, Shot], i_may_show_them: bool) -> tuple[dict[str
 
 
 def _at_most(shots: Mapping[str, Shot], clips: int | None, seed: int) -> dict[str, Shot]:
+    """So many of them, of as many people as that allows."""
     if clips is None or clips >= len(shots):
         return dict(shots)
     order = sorted(shots, key=lambda key: hashlib.sha256(f"{seed} clips {key}".encode()).hexdigest())
+    order = in_rounds(order, {key: shot.identity for key, shot in shots.items()})
     return {key: shots[key] for key in sorted(order[:clips])}

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 import re
@@ -13,7 +12,7 @@ from scipy.optimize import minimize
 from scipy.stats import t as student
 
 from evaluation.stats import mean_interval
-from evaluation.study import Estimate, Rating, crossed_estimates, mean_opinion, opinion_difference, ranked
+from evaluation.study import Estimate, Rating, crossed_variances, mean_opinion, opinion_difference, ranked
 from evaluation.study_preference import Choice, bradley_terry, preference
 from evaluation.study_raters import Conduct, krippendorff_alpha, reasons_to_exclude
 from g4g_core.errors import UsageError
@@ -80,9 +79,40 @@ def test_one_rater_or_one_person_gives_no_interval_over_both(shape: tuple[int, i
     assert (found.raters_low is None) == (shape[0] == 1)
 
 
-def test_scores_that_are_all_equal_give_no_interval() -> None:
-    found = mean_opinion(ratings_of(np.full((8, 8), 4.0)))
-    assert (found.point, found.low, found.high, found.raters_low) == (4.0, None, None, None)
+@pytest.mark.parametrize("score", [1.0, 4.0, 5.0])
+def test_raters_who_all_say_the_same_leave_room_for_one_who_would_not(score: float) -> None:
+    widths = []
+    for count in (2, 8, 16):
+        found = mean_opinion(ratings_of(np.full((count, count), score)))
+        t = student.ppf(0.975, count - 1)
+        both, raters = t * math.sqrt(2) / count, t / count  # a rater, and a person, one step off
+        assert found.point == score
+        assert [found.low, found.high] == pytest.approx([max(1, score - both), min(5, score + both)])
+        assert [found.raters_low, found.raters_high] == pytest.approx([max(1, score - raters), min(5, score + raters)])
+        assert found.low is not None
+        assert found.high is not None
+        widths.append(found.high - found.low)
+    assert widths == sorted(widths, reverse=True)
+
+
+def test_a_difference_that_all_raters_see_alike_is_significant_but_never_more_than_signs_allow() -> None:
+    for count, claimed in ((5, False), (6, True), (8, True)):
+        better, worse = (ratings_of(np.full((count, count), score), name) for name, score in (("a", 5.0), ("b", 2.0)))
+        found = opinion_difference([*better, *worse], "a", "b")
+        assert found is not None
+        assert found.point == 3
+        assert found.p == (pytest.approx(2 / 2**count) if claimed else None)
+        assert found.low is not None
+        assert (found.low > 0) == (count > 2)
+
+
+def test_no_difference_at_all_is_no_claim_and_ranks_are_shown_only_where_one_was_tested() -> None:
+    for count, rank in ((8, 1), (5, None)):
+        same = [*ratings_of(np.full((count, count), 3.0), "a"), *ratings_of(np.full((count, count), 3.0), "b")]
+        found = opinion_difference(same, "a", "b")
+        assert found is not None
+        assert found.p == (1.0 if rank else None)
+        assert ranked("ab", {("a", "b"): found})[1] == {"a": rank, "b": rank}
 
 
 def test_no_ratings_have_no_mean() -> None:
@@ -97,8 +127,7 @@ def test_a_difference_is_taken_within_rater_and_clip() -> None:
     found = opinion_difference([*ratings_of(better, "a"), *ratings_of(base, "b")], "a", "b")
     assert found is not None
     assert found.point == pytest.approx(1 + 1 / 72)
-    assert found.p is not None
-    assert found.p < 0.001
+    assert found.p == pytest.approx(2 / 2**8)  # no more than the signs of eight people allow
     alone = [*ratings_of(better[:, :3], "a"), *[r for r in ratings_of(base, "b") if r.shot > "shot2"]]
     assert opinion_difference(alone, "a", "b") is None
 
@@ -170,7 +199,7 @@ def test_ties_pull_strengths_together() -> None:
 
 
 def test_the_influence_of_an_answer_is_what_doubling_it_a_little_does() -> None:
-    choices = simulated_choices(np.random.default_rng(6), [0.8, 0, -0.8], raters=6, shots=7)
+    choices = simulated_choices(np.random.default_rng(6), [0.8, 0, -0.8], raters=30, shots=8, taste=0.8)
     many = preference(choices, "abc")
     wins = np.zeros((3, 3))
     for c in choices:
@@ -183,10 +212,62 @@ def test_the_influence_of_an_answer_is_what_doubling_it_a_little_does() -> None:
             nudged["abc".index(c.first), "abc".index(c.second)] += 1e-4 * c.outcome
             nudged["abc".index(c.second), "abc".index(c.first)] += 1e-4 * (1 - c.outcome)
         by_rater.append((bradley_terry(nudged) - bradley_terry(wins))[0] / 1e-4)
-    spread = math.sqrt(6 / 5 * float(((np.array(by_rater) - np.mean(by_rater)) ** 2).sum()))
-    low = many.strength["a"].raters_low
-    assert low is not None  # under ten raters: t of five degrees of freedom, leave-one-out error
-    assert many.strength["a"].point - low == pytest.approx(student.ppf(0.975, 5) * spread, rel=0.02)
+    spread = math.sqrt(30 / 29 * float(((np.array(by_rater) - np.mean(by_rater)) ** 2).sum()))
+    found = many.strength["a"]
+    assert found.raters_low is not None
+    assert found.raters_high is not None
+    # with so many answers the profile is a parabola, and the interval that of a standard error
+    assert (found.raters_high - found.raters_low) / 2 == pytest.approx(student.ppf(0.975, 29) * spread, rel=0.05)
+
+
+def unanimous(raters: int, people: int, outcome: float = 1.0) -> list[Choice]:
+    return [
+        Choice(f"r{r}", "a", "b", f"s{k}", f"p{k}", outcome) for r, k in itertools.product(range(raters), range(people))
+    ]
+
+
+def chances_of(found: Estimate) -> list[float]:
+    """Ends of both intervals as chances."""
+    ends = (found.low, found.high, found.raters_low, found.raters_high)
+    assert None not in ends
+    return [1 / (1 + math.exp(-end)) for end in ends if end is not None]
+
+
+@pytest.mark.parametrize("raters", [6, 8, 12, 20])
+def test_raters_of_one_mind_are_evidence_and_the_interval_is_that_of_so_many_raters(raters: int) -> None:
+    found = preference(unanimous(raters, raters), "ab").differences["a", "b"]
+    low, high, raters_low, raters_high = chances_of(found)
+    t = student.ppf(0.975, raters - 1)
+    assert low == pytest.approx(math.exp(-(t**2) / 2 / raters), abs=0.03)  # as if each rater had answered once
+    assert (raters_low, raters_high) == pytest.approx((low, high))
+    assert high > 0.999
+    assert found.p is not None
+    assert found.p < 0.05
+    none = preference(unanimous(raters, raters, 0.0), "ab").differences["a", "b"]
+    assert chances_of(none) == pytest.approx([1 - high, 1 - low, 1 - raters_high, 1 - raters_low], abs=1e-6)
+    assert none.p == pytest.approx(found.p)
+
+
+def test_one_rater_gives_no_interval_and_two_of_one_mind_next_to_none() -> None:
+    alone = preference(unanimous(1, 8), "ab").differences["a", "b"]
+    assert (alone.low, alone.high, alone.raters_low, alone.raters_high, alone.p) == (None,) * 5
+    two = preference(unanimous(2, 8), "ab").differences["a", "b"]
+    low, high, *_ = chances_of(two)
+    assert low < 0.01
+    assert high > 0.99
+    assert two.p is None
+
+
+def test_ties_alone_are_no_difference_and_have_an_interval() -> None:
+    found = preference(unanimous(8, 8, 0.5), "ab").differences["a", "b"]
+    low, high, *_ = chances_of(found)
+    assert 0.2 < low < 0.5 < high < 0.8
+    assert found.p == pytest.approx(1)
+
+
+def test_many_answers_of_one_rater_do_not_make_him_many_raters() -> None:
+    few, many = (preference(unanimous(8, people), "ab").differences["a", "b"] for people in (8, 30))
+    assert chances_of(many)[0] == pytest.approx(chances_of(few)[0], abs=0.02)
 
 
 def test_nothing_compared_is_said() -> None:
@@ -252,12 +333,53 @@ def holds(found: Estimate, value: float) -> bool:
     return found.low <= value <= found.high
 
 
+def extreme_coverage(raters: int, people: int, chance: float, studies: int, *, alike: bool) -> float:
+    """Of intervals where ``a`` is preferred with a chance near 1: by all raters, or each rater always or never."""
+    rng, hits = np.random.default_rng(11), 0
+    for _study in range(studies):
+        own = np.full(raters, chance) if alike else (rng.random(raters) < chance).astype(float)
+        won = rng.random((raters, people)) < own[:, None]
+        choices = [Choice(f"r{r}", "a", "b", f"s{k}", f"p{k}", float(won[r, k])) for r, k in np.ndindex(*won.shape)]
+        low, high, *_ = chances_of(preference(choices, "ab").differences["a", "b"])
+        hits += low <= chance <= high
+    return hits / studies
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_intervals_cover_a_preference_that_nearly_all_share(alike: bool) -> None:
+    assert extreme_coverage(8, 4, 0.95, 25, alike=alike) >= 0.88
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("alike", [True, False])
+@pytest.mark.parametrize("chance", [0.8, 0.9, 0.95, 0.99])
+@pytest.mark.parametrize(("raters", "people"), [(8, 8), (12, 4), (20, 6)])
+def test_intervals_of_extreme_preferences_cover_over_many_studies(
+    raters: int, people: int, chance: float, alike: bool
+) -> None:
+    assert extreme_coverage(raters, people, chance, 300, alike=alike) >= 0.92
+
+
+def unanimity_coverage(raters: int, people: int, share: float, studies: int) -> float:
+    """Of intervals of a mean opinion where a share of raters always says 4 and the others 5."""
+    rng, hits = np.random.default_rng(12), 0
+    for _study in range(studies):
+        scores = np.repeat(5.0 - (rng.random(raters) < share)[:, None], people, axis=1)
+        hits += holds(mean_opinion(ratings_of(scores)), 5 - share)
+    return hits / studies
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.2])
+def test_intervals_cover_an_opinion_that_nearly_all_share(share: float) -> None:
+    assert unanimity_coverage(10, 8, share, 150) >= 0.92
+
+
 def test_intervals_of_opinions_cover() -> None:
-    assert 0.90 <= opinion_coverage(15, 12, 150, seed=0) <= 0.99
+    assert 0.90 <= opinion_coverage(15, 12, 150, seed=0) <= 1.0
 
 
 def test_intervals_of_preferences_cover() -> None:
-    assert 0.90 <= strength_coverage(12, 12, 200, seed=0, vary=0.5) <= 1.0
+    assert 0.90 <= strength_coverage(12, 12, 60, seed=0, vary=0.5) <= 1.0
 
 
 @pytest.mark.slow
@@ -273,15 +395,17 @@ def test_intervals_of_preferences_cover_over_many_studies(raters: int, people: i
     assert 0.92 <= strength_coverage(raters, people, 600, seed=1, vary=vary) <= 1.0
 
 
-def test_several_estimates_at_once_are_those_one_by_one() -> None:
+def test_variances_of_several_estimates_at_once_are_those_one_by_one() -> None:
     rng = np.random.default_rng(9)
     influence = rng.normal(size=(60, 3))
     influence -= influence.mean(axis=0)
     raters, people = [f"r{k % 12}" for k in range(60)], [f"p{k % 11}" for k in range(60)]
-    together = crossed_estimates(np.arange(3.0), influence, raters, people)
+    together = crossed_variances(influence, raters, people)
+    assert together.both is not None
+    assert together.raters is not None
     for k in range(3):
-        (alone,) = crossed_estimates(np.array([float(k)]), influence[:, [k]], raters, people)
-        assert dataclasses.astuple(alone) == pytest.approx(dataclasses.astuple(together[k]))
+        alone = crossed_variances(influence[:, [k]], raters, people)
+        assert alone.both == pytest.approx(together.both[[k]]) and alone.raters == pytest.approx(together.raters[[k]])
 
 
 # ---------------------------------------------------------------- agreement

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from study_rating import MODELS, SECRET, STARTED, SimulatedRater, sealed, study_of
 
-from evaluation.study_answers import read_submission, read_submissions
+from evaluation.study_answers import Refusal, read_submission, read_submissions
 from evaluation.study_design import DAMAGED, SCALES, Study, plan_trials, read_study
 from evaluation.study_results import print_results, study_results
 from g4g_core import storage
@@ -80,12 +80,22 @@ def test_checks_are_added_a_tenth_and_two_at_least() -> None:
         assert sum(t.is_check for t in study_of(shots=40, trials=trials).trials) == checks
 
 
-def test_a_check_by_eye_is_the_truth_beside_a_damaged_copy(study: Study) -> None:
-    looks = [trial for trial in study.trials if trial.kind == "check-look"]
-    assert looks
+def test_a_check_by_eye_is_a_clip_of_any_model_beside_a_damaged_copy() -> None:
+    looks = [t for n in range(8) for t in study_of(key=f"{n:02x}" * 32).trials if t.kind == "check-look"]
     for trial in looks:
-        assert trial.clips[str(trial.expected)] == "ground-truth"
-        assert sorted(trial.clips.values()) == [DAMAGED, "ground-truth"]
+        assert sorted(trial.clips.values()) == sorted([DAMAGED, trial.clips[str(trial.expected)]])
+    assert {trial.clips[str(trial.expected)] for trial in looks} == set(MODELS)
+
+
+def test_a_check_by_reading_shows_a_clip_of_any_model() -> None:
+    reads = [t for n in range(8) for t in study_of(key=f"{n:02x}" * 32).trials if t.kind == "check-read"]
+    assert {model for trial in reads for model in trial.clips.values()} == set(MODELS)
+    assert len({trial.expected for trial in reads}) > 1
+
+
+def test_no_token_of_a_clip_stands_in_two_trials(study: Study) -> None:
+    tokens = [token for trial in study.trials for token in trial.clips]
+    assert len(set(tokens)) == len(tokens)
 
 
 def test_people_who_are_not_in_the_study_yet_come_first() -> None:
@@ -234,6 +244,23 @@ def test_a_file_that_is_no_answers_file_is_refused(study: Study, tmp_path: Path,
 
 def test_a_file_that_is_not_there_is_refused(study: Study, tmp_path: Path) -> None:
     assert "unreadable" in refusals(study, tmp_path / "nowhere.json")[0]
+
+
+@pytest.mark.parametrize("key", ["\x1b[2J", "\u202egnp", "a\nb", "\ud800"])
+def test_what_a_tampered_file_says_is_told_without_what_moves_the_cursor(
+    study: Study, tmp_path: Path, key: str
+) -> None:
+    content = raters(1)[0].content(study)
+    content[key] = 1
+    (reason,) = refusals(study, sealed(tmp_path / "P00.json", content, study))
+    assert reason.startswith("malformed: ")
+    assert reason.isprintable()
+
+
+def test_the_name_of_a_file_is_told_without_what_moves_the_cursor_and_a_long_reason_is_cut() -> None:
+    found = Refusal("a\x1b[31m.json", "x" * 10_000)
+    assert found.file == r"a\x1b[31m.json"
+    assert len(found.reason) == 200
 
 
 def test_the_seal_of_another_study_does_not_fit(study: Study, tmp_path: Path) -> None:

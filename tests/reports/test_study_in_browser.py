@@ -9,7 +9,6 @@ import pytest
 from browsing import Scheme, axe_source, chromium, visit
 from click.testing import CliRunner
 from playable_run import write_playable_run
-from study_rating import SECRET
 
 from evaluation.study_answers import Submission, read_submission
 from evaluation.study_design import left_of, place_in_order
@@ -31,7 +30,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> BuiltStudy:
     """Five trials and two checks of clips of 0.3 s."""
     folder = tmp_path_factory.mktemp("study")
     run = write_playable_run(folder)
-    return build_study(str(run), str(folder / "out"), trials=5, seconds=0.3, key=SECRET, quiet=True)
+    return build_study(str(run), str(folder / "out"), trials=5, seconds=0.3, seed=5, quiet=True)
 
 
 def start(page: Any, rater: str = RATER) -> None:

@@ -14,24 +14,28 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import simplejpeg
 from click.testing import CliRunner, Result
 from playable_run import ALPHA, BETA, frame_of, write_playable_run
-from study_rating import SECRET, SimulatedRater
+from study_rating import SimulatedRater
 
 from evaluation.models import TRUTH
 from evaluation.protocols import CROSS, speakers
 from evaluation.shots import Shot, ShotReader, shots_of
-from evaluation.study_design import DAMAGED, clip_token, read_study
+from evaluation.study_design import DAMAGED, read_study
 from g4g_core import storage
 from g4g_core.cli_base import RootGroup
 from g4g_core.errors import UsageError
-from prep.records import SAMPLE_RATE, SAMPLES_PER_FRAME
+from prep.records import SAMPLE_RATE
 from prep.shards.index import Dataset
+from reports.leaderboard import write_report
+from reports.opinions import STUDY, read_opinions
 from reports.study_cli import study as study_command
 from reports.study_media import mosaic
 from reports.study_page import BuiltStudy, build_study
 
 TRIALS = 12
+SEED = 5
 CLIPS = ("d_00", "e_00", "f_00")
 
 
@@ -43,7 +47,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def built(run: Path, tmp_path_factory: pytest.TempPathFactory) -> BuiltStudy:
     out = str(tmp_path_factory.mktemp("built"))
-    return build_study(str(run), out, trials=TRIALS, key=SECRET, quiet=True)
+    return build_study(str(run), out, trials=TRIALS, seed=SEED, quiet=True)
 
 
 @pytest.fixture(scope="module")
@@ -72,11 +76,45 @@ def invoke(*words: str) -> Result:
 def test_nothing_in_the_page_names_a_model_a_clip_or_a_person(source: str, built: BuiltStudy, run: Path) -> None:
     texts = re.sub(r">[A-Za-z0-9+/=]{200,}<", "><", source)  # clips are looked at below
     shots = {(trial.shot, trial.identity) for trial in built.study.trials}
-    for secret in (ALPHA, BETA, TRUTH, "truth", SECRET, str(run), *(name for pair in shots for name in pair)):
+    for secret in (ALPHA, BETA, TRUTH, "truth", built.study.key, str(run), *(name for pair in shots for name in pair)):
         assert secret not in texts
     for data in media_of(source).values():
         for name in (ALPHA, BETA, TRUTH):
             assert name.encode() not in data
+
+
+def tokens_of(built: BuiltStudy, model: str, shot: str | None = None) -> list[str]:
+    return [
+        token for trial in built.study.trials for token, name in trial.clips.items()
+        if name == model and shot in (None, trial.shot)
+    ]  # fmt: skip
+
+
+def test_neither_bytes_nor_sizes_tell_clips_of_a_shot_from_each_other(source: str, built: BuiltStudy) -> None:
+    media = media_of(source)
+    tokens = [token for trial in built.study.trials for token in trial.clips]
+    assert len({hashlib.sha256(media[token]).digest() for token in tokens}) == len(tokens)
+    for shot in {trial.shot for trial in built.study.trials}:
+        of_shot = [token for trial in built.study.trials if trial.shot == shot for token in trial.clips]
+        assert len({len(media[token]) for token in of_shot}) == 1 < len(of_shot)
+        counts = set()
+        for token in of_shot:
+            with av.open(io.BytesIO(media[token])) as container:
+                counts.add(sum(1 for _ in container.decode(video=0)))
+        assert len(counts) == 1
+
+
+def test_a_photo_is_no_frame_of_the_clips_beside_it(source: str, built: BuiltStudy, run: Path) -> None:
+    """Else the clip that holds it is the recording."""
+    media, shown = media_of(source), json.loads(definition_of(source))["trials"]
+    pictures = {trial["id"]: trial["picture"] for trial in shown if "picture" in trial}
+    for trial in built.study.trials:
+        if trial.token in pictures:
+            photo = simplejpeg.decode_jpeg(media[pictures[trial.token]]).astype(float)
+            with ShotReader(str(run.parent / "shards"), shots_in(run)[trial.shot]) as reader:
+                frames = reader.pictures(np.arange(reader.shot.n_frames)).astype(float)
+            nearest = int(np.abs(frames - photo).mean(axis=(1, 2, 3)).argmin())
+            assert nearest == len(frames) - 1 > round(25 * trial.seconds)
 
 
 def test_videos_carry_no_title_date_or_program(source: str) -> None:
@@ -150,12 +188,14 @@ def pcm_of(run: Path, shot: Shot) -> np.ndarray:
         return reader.pcm()
 
 
-def test_sound_and_picture_begin_together(source: str, run: Path) -> None:
+def test_sound_and_picture_begin_together(source: str, run: Path, built: BuiltStudy) -> None:
     for key, shot in shots_in(run).items():
-        sound, pcm = sound_of(media_of(source)[clip_token(SECRET, TRUTH, key)]), pcm_of(run, shot)
+        sound, pcm = sound_of(media_of(source)[tokens_of(built, TRUTH, key)[0]]), pcm_of(run, shot)
+        shown = next(trial.seconds for trial in built.study.trials if trial.shot == key)
+        pcm = pcm[: round(SAMPLE_RATE * shown)]
         fits = {lag: likeness(sound, pcm, lag) for lag in range(-160, 161, 4)}
         assert fits[0] == max(fits.values()) > 0.9  # to a quarter of a millisecond
-        assert len(sound) >= SAMPLES_PER_FRAME * shot.n_frames
+        assert len(sound) >= SAMPLE_RATE * shown
 
 
 def test_a_clip_is_cut_to_the_seconds_asked_for(run: Path, tmp_path: Path) -> None:
@@ -183,13 +223,15 @@ def test_checks_show_the_damaged_clip(source: str, built: BuiltStudy) -> None:
 
 def test_in_a_cross_run_models_say_the_others_words_and_the_truth_is_left_out(tmp_path: Path) -> None:
     run = write_playable_run(tmp_path, cross=True)
-    built = build_study(str(run), str(tmp_path / "out"), trials=9, key=SECRET, quiet=True)
+    built = build_study(str(run), str(tmp_path / "out"), trials=9, quiet=True)
     assert list(built.study.models) == [ALPHA, BETA]
     media, shots = media_of(Path(built.page).read_text()), shots_in(run)
     speaker, _ = speakers(CROSS, list(shots.values()), 0)
     for key, other in speaker.items():
-        sound = sound_of(media[clip_token(SECRET, ALPHA, key)])
-        assert likeness(sound, pcm_of(run, shots[other])) > 0.9 > likeness(sound, pcm_of(run, shots[key]))
+        sound = sound_of(media[tokens_of(built, ALPHA, key)[0]])
+        shown = len(sound) // 640 * 640
+        assert likeness(sound, pcm_of(run, shots[other])[:shown]) > 0.9
+        assert likeness(sound, pcm_of(run, shots[key])[:shown]) < 0.9
     with pytest.raises(UsageError, match="other words"):
         build_study(str(run), str(tmp_path / "b"), models=[ALPHA, TRUTH], quiet=True)
 
@@ -207,13 +249,27 @@ def test_the_key_file_unlocks_the_page(source: str, built: BuiltStudy) -> None:
         assert hashlib.sha256(media_of(source)[token]).hexdigest() == about["sha256"]
 
 
-def test_the_same_key_gives_the_same_bytes_and_none_gives_others(run: Path, built: BuiltStudy, tmp_path: Path) -> None:
-    again = build_study(str(run), str(tmp_path / "a"), trials=TRIALS, key=SECRET, quiet=True)
+def test_the_same_seed_gives_the_same_bytes_and_none_gives_others(run: Path, built: BuiltStudy, tmp_path: Path) -> None:
+    again = build_study(str(run), str(tmp_path / "a"), trials=TRIALS, seed=SEED, quiet=True)
     assert Path(again.page).read_bytes() == Path(built.page).read_bytes()
     assert Path(again.key).read_bytes() == Path(built.key).read_bytes()
-    drawn = build_study(str(run), str(tmp_path / "b"), trials=5, quiet=True)
-    assert drawn.study.key != SECRET
-    assert len(drawn.study.key) == 64
+    first, second = (build_study(str(run), str(tmp_path / name), trials=5, quiet=True).study for name in "bc")
+    assert first.seed != second.seed
+    assert not {t for trial in first.trials for t in trial.clips} & {t for trial in second.trials for t in trial.clips}
+    assert read_study(str(tmp_path / "b" / "study.json")).seed == first.seed
+
+
+def test_the_seed_is_in_the_key_file_alone(source: str, run: Path, tmp_path: Path) -> None:
+    seed = 7_120_934_518_823
+    made = invoke("build", str(run), "--trials", "5", "--seed", str(seed), "--out", str(tmp_path), "--json")
+    assert str(seed) not in made.output
+    assert str(seed) not in (tmp_path / "study.html").read_text()
+    assert str(seed) in (tmp_path / "study.json").read_text()
+
+
+def test_other_options_are_another_study(run: Path, built: BuiltStudy, tmp_path: Path) -> None:
+    other = build_study(str(run), str(tmp_path), trials=TRIALS - 1, seed=SEED, quiet=True)
+    assert other.study.id != built.study.id
 
 
 # ---------------------------------------------------------------- refusals
@@ -229,7 +285,7 @@ def close(monkeypatch: pytest.MonkeyPatch, *clips: str) -> None:
             for shot in shots_of(*words, **settings)
         ]  # fmt: skip
 
-    monkeypatch.setattr("reports.study_page.shots_of", closed)
+    monkeypatch.setattr("reports.media.shots_of", closed)
 
 
 def test_footage_that_may_not_be_passed_on_is_refused_unless_the_user_answers_for_it(
@@ -259,6 +315,23 @@ def test_shots_that_may_not_be_passed_on_are_left_out_and_counted(
     study = read_study(str(tmp_path / "study.json"))
     assert not any(CLIPS[0] in trial.shot for trial in study.trials)
     assert study.facts["restricted_licences"] == []
+
+
+def test_in_a_cross_run_the_licence_of_the_sound_counts_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = write_playable_run(tmp_path, cross=True)
+    shots = shots_in(run)
+    speaker, _ = speakers(CROSS, list(shots.values()), 0)
+    silent = next(iter(set(speaker.values())))
+    close(monkeypatch, shots[silent].clip)
+    held = {key for key, other in speaker.items() if silent in (key, other)}
+    assert len(held) > 1
+    if held == set(shots):
+        with pytest.raises(UsageError, match="for research only"):
+            build_study(str(run), str(tmp_path / "out"), trials=3, quiet=True)
+        return
+    built = build_study(str(run), str(tmp_path / "out"), trials=3, quiet=True)
+    assert set(built.left_out) == held
+    assert not held & {trial.shot for trial in built.study.trials}
 
 
 def test_a_study_is_not_written_over_another(run: Path, built: BuiltStudy) -> None:
@@ -347,6 +420,63 @@ def test_collect_exits_with_0_when_all_is_well_and_3_when_nobody_counts(built: B
     fine = invoke("collect", str(good), "--study", built.key, "--out", out, "--json")
     assert (fine.exit_code, json.loads(fine.stdout)) == (0, storage.read_json(out))
     assert invoke("collect", str(bad), "--study", built.key, "--out", out).exit_code == 3
+
+
+@pytest.mark.parametrize("wanted", ["study.json", "P1.json", "study.html"])
+def test_collect_does_not_write_over_the_key_the_page_or_answers(
+    built: BuiltStudy, tmp_path: Path, wanted: str
+) -> None:
+    for path in (built.key, built.page):
+        shutil.copy(path, tmp_path)
+    answers = SimulatedRater("P1", dict.fromkeys((TRUTH, ALPHA, BETA), 0.0), 1).write(tmp_path, built.study)
+    before = (tmp_path / wanted).read_bytes()
+    failed = invoke("collect", str(answers), "--study", str(tmp_path / "study.json"), "--out", str(tmp_path / wanted))
+    assert failed.exit_code == 2
+    assert "something else than results" in failed.output
+    assert (tmp_path / wanted).read_bytes() == before
+
+
+def test_a_study_built_outside_its_run_is_folded_into_it_and_into_no_other(run: Path, tmp_path: Path) -> None:
+    own, other = tmp_path / "own", tmp_path / "other"
+    shutil.copytree(run, own)
+    shutil.copytree(run, other)
+    summary = storage.read_json(other / "summary.json")
+    summary["models"][ALPHA]["fingerprint"] = "trained again"
+    storage.write_json(other / "summary.json", summary)
+    built = build_study(str(own), str(tmp_path / "study"), trials=5, quiet=True)
+    answers = str(SimulatedRater("P1", dict.fromkeys((TRUTH, ALPHA, BETA), 0.0), 1).write(tmp_path, built.study))
+    refused = invoke("collect", answers, "--study", built.key, "--run", str(other))
+    assert refused.exit_code == 2
+    assert "is not the run" in refused.output
+    assert not (other / STUDY).exists()
+    alone = invoke("collect", answers, "--study", built.key)
+    assert alone.exit_code == 0, alone.output
+    assert "name it with --run" in alone.output
+    assert read_opinions(str(own)) is None
+    folded = invoke("collect", answers, "--study", built.key, "--run", str(own))
+    assert folded.exit_code == 0, folded.output
+    opinions = read_opinions(str(own))
+    assert opinions is not None
+    assert opinions["study"] == built.study.id
+    assert not opinions["ranked"]  # one rater: no claim, no rank
+    assert {row["preferred"]["rank"] for row in opinions["rows"]} == {None}
+    shutil.copy(own / STUDY, other / STUDY)
+    assert read_opinions(str(other)) is None
+
+
+def test_no_rank_is_shown_where_no_claim_can_be_made(run: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(run, own)
+    built = build_study(str(own), trials=TRIALS, quiet=True)
+    people = [SimulatedRater(f"P{n}", {TRUTH: 1.0, ALPHA: 0.0, BETA: -1.0}, n) for n in range(8)]
+    done = invoke("collect", *(str(one.write(tmp_path, built.study)) for one in people), "--study", built.key)
+    assert done.exit_code == 0, done.output
+    assert "#" not in done.output  # three people in the clips
+    write_report(str(own))
+    page = (own / "report.html").read_text(encoding="utf-8")
+    section = page[page.index('<h2 id="study">') :].split("</section>", maxsplit=1)[0]
+    assert "no rank is shown" in section
+    assert "#1" not in section
 
 
 def test_collect_with_a_wrong_key_file_is_explained(tmp_path: Path) -> None:
