@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -37,6 +38,8 @@ def read_summary(path: str) -> dict[str, Any]:
             f"{path} has schema version {version}; this program reads {SCHEMA_VERSION}",
             "Evaluate again with this version: g4g-eval run into the same folder keeps what was computed.",
         )
+    if not _finite(found):
+        raise UsageError(f"{path} holds NaN or infinity, which no summary of g4g-eval does", "Evaluate again.")
     missing = [name for name in _NEEDED if name not in found]
     if missing:
         raise UsageError(f"{path} lacks {', '.join(missing)}: it is no whole summary", "Evaluate again.")
@@ -44,6 +47,14 @@ def read_summary(path: str) -> dict[str, Any]:
 
 
 _NEEDED = ("protocol", "seed", "precision", "on_failure", "judge", "data", "metrics", "models", "tables")
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_finite, value.values()))
+    if isinstance(value, list):
+        return all(map(_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def compare_models(a: str, b: str, run: str) -> list[dict[str, Any]]:

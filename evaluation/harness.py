@@ -238,9 +238,11 @@ class _Work:
             task = self._next(model, shot, retry=self._retry)
             kept += task is None
             tasks += [task] if task is not None else []
-        # the clips themselves first, for others use what is measured of them; long ones first among the rest, so that
-        # no worker is left with one at the end
-        tasks.sort(key=lambda task: (task["model"]["kind"] != "truth", -task["cost"]))
+        # the clips themselves first, for others use what is measured of them; then model by model, for a worker holds
+        # one at a time and to start another takes seconds; of each the long ones first, so that no worker is left with
+        # one at the end
+        order = [model.name for model in sorted(self._plan.models, key=lambda model: model.kind != "truth")]
+        tasks.sort(key=lambda task: (order.index(task["model"]["name"]), -task["cost"]))
         return tasks, kept
 
     def finished(self, task: Task, result: Result) -> list[Task]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -54,6 +55,18 @@ class Part:
     def models(self) -> list[Model]:
         return [Model.from_json(model) for model in self.facts["models"]]
 
+    @property
+    def prompts(self) -> dict[str, Sequence[str]] | None:
+        """Digests of the prompts by shot, of shots for which any model answered; ``None``: they were not noted."""
+        found: dict[str, Sequence[str]] = {}
+        for key, shot in self.shots.items():
+            for row in shot["models"].values():
+                if "prompts" not in row:
+                    return None
+                if row["prompts"]:
+                    found[key] = row["prompts"]
+        return found
+
     @classmethod
     def read(cls, folder: str) -> Part:
         """A run's files. Raises UsageError where they are missing or of another schema version."""
@@ -85,8 +98,9 @@ class MergedResults(Results):
 def merge_runs(folders: Sequence[str], out: str) -> dict[str, Any]:
     """Write a run that holds the models of several, with means, tests and ranks computed anew over all of them.
 
-    A model of the same name and fingerprint in several runs counts once; one of the same name and another fingerprint
-    gets its run's name behind its own. Metrics that not every run has measured become columns with that reason.
+    A model of the same fingerprint in several runs counts once, under its first name; one of the same name and another
+    fingerprint gets its run's name behind its own. Metrics that not every run has measured become columns with that
+    reason. What is said of a metric is what its runs measured, not what this version of the program would.
 
     Args:
         folders: of runs by ``g4g-eval run`` or ``score --reference``.
@@ -99,8 +113,8 @@ def merge_runs(folders: Sequence[str], out: str) -> dict[str, Any]:
         UsageError: runs whose numbers cannot stand in one table, with the reason.
     """
     parts = [Part.read(folder) for folder in folders]
-    for part in parts[1:]:
-        _refuse_unlike(parts[0], part)
+    for one, other in itertools.combinations(parts, 2):
+        _refuse_unlike(one, other)
     protocol = _PROTOCOLS.get(parts[0].summary["protocol"])
     if protocol is None:
         raise UsageError(
@@ -114,7 +128,10 @@ def merge_runs(folders: Sequence[str], out: str) -> dict[str, Any]:
         results, on_failure=first["on_failure"], pooled=any(POOLED in part.summary["tables"] for part in parts),
         precision=first["precision"], split=first["split"],
     )  # fmt: skip
-    summary["prompts"] = next((part.summary["prompts"] for part in parts if part.summary["prompts"]), None)
+    if summary["prompts"] is None:  # runs of an earlier version note one digest only
+        summary["prompts"] = next((part.summary["prompts"] for part in parts if part.summary["prompts"]), None)
+    summary["judge"] = first["judge"]
+    summary["metrics"] = {name: _as_measured(name, about, parts) for name, about in summary["metrics"].items()}
     made_of = [
         {
             "run": os.path.abspath(part.folder),
@@ -129,6 +146,12 @@ def merge_runs(folders: Sequence[str], out: str) -> dict[str, Any]:
     facts |= {"settings": {}, "timeout": parts[0].facts.get("timeout"), MERGED: made_of}
     write_run(out, results.plan, results, summary, facts)
     return summary
+
+
+def _as_measured(name: str, about: Mapping[str, Any], parts: Sequence[Part]) -> dict[str, Any]:
+    """What the runs say of a metric, which they agree on; and why it is not in the tables, if it is not."""
+    own = next(part.summary["metrics"][name] for part in parts if name in part.summary["metrics"])
+    return {**own, "unavailable": about["unavailable"]}
 
 
 def place_of(run: str, facts: Mapping[str, Any], model: str) -> tuple[str, str]:
@@ -155,8 +178,7 @@ def _refuse_unlike(first: Part, other: Part) -> None:
             f"{common} of them the same",
             "Evaluate both on one data set with the same --split, --selection and --limit.",
         )
-    asked = [part.summary["prompts"] for part in (first, other)]
-    if None not in asked and asked[0] != asked[1]:
+    if not _prompted_alike(first, other):
         raise UsageError(f"{first.folder} and {other.folder} prompted their models differently", "Evaluate both again.")
     for metric in first.summary["metrics"].keys() & other.summary["metrics"].keys():
         one, two = (part.summary["metrics"][metric] for part in (first, other))
@@ -167,28 +189,42 @@ def _refuse_unlike(first: Part, other: Part) -> None:
                 )
 
 
+def _prompted_alike(first: Part, other: Part) -> bool:
+    """Shot by shot, for a shot on which all models of a run failed tells nothing of what they were asked."""
+    asked = [part.prompts for part in (first, other)]
+    if asked[0] is None or asked[1] is None:  # noted as one digest only, by an earlier version
+        digests = [part.summary["prompts"] for part in (first, other)]
+        return None in digests or digests[0] == digests[1]
+    return all(asked[1].get(key, digests) == digests for key, digests in asked[0].items())
+
+
 def _claim_merged(out: str) -> None:
     place = os.path.join(out, RUN_FILE)
-    if os.path.exists(place) and storage.read_json(place).get("finished") and MERGED not in storage.read_json(place):
+    if os.path.exists(place) and MERGED not in storage.read_json(place):
         raise UsageError(f"{out} holds a run of its own", "Give the merged one another folder: --out.")
-    claim(out)
+    claim(out, {MERGED: []})
 
 
 def _places(parts: Sequence[Part]) -> dict[str, tuple[str, str]]:
     """(folder, name there) by the name in the merged run; the ground truth first."""
     found: dict[str, tuple[str, str]] = {}
-    prints: dict[str, str] = {}
+    known: set[tuple[str, str, str]] = set()
     for number, part in enumerate(parts, 1):
-        for model in part.models:
+        new = [model for model in part.models if not model.fingerprint or _same(model) not in known]
+        for model in new:  # of one run all: who evaluates a model under two names wants two rows
             name = model.name
             if name in found:
-                if model.fingerprint and prints[name] == model.fingerprint:
-                    continue
                 name = f"{name} ({part.name})"
-                if name in found:
-                    name = f"{model.name} (run {number})"
-            found[name], prints[name] = (os.path.abspath(part.folder), model.name), model.fingerprint
+            if name in found:
+                name = f"{model.name} (run {number})"
+            found[name] = (os.path.abspath(part.folder), model.name)
+        known |= {_same(model) for model in new}
     return dict(sorted(found.items(), key=lambda item: item[0] != TRUTH))
+
+
+def _same(model: Model) -> tuple[str, str, str]:
+    """What two models have in common that give the same pictures, whatever they are called."""
+    return model.kind, model.target if model.kind == "generator" else "", model.fingerprint
 
 
 def _results(
@@ -213,10 +249,12 @@ def _results(
     failed: dict[tuple[str, str], Reason] = {}
     values: dict[tuple[str, str, str], float] = {}
     missing: dict[tuple[str, str, str], Reason] = {}
-    curves, flags = {}, {}
+    curves, flags, prompts = {}, {}, {}
     for name, (folder, own) in places.items():
         for key in by_key:
             row = by_folder[folder].shots[key]["models"][own]
+            if row.get("prompts"):
+                prompts[name, key] = row["prompts"]
             if row["error"]:
                 failed[name, key] = (row["error"][0], row["error"][1])
                 continue
@@ -229,7 +267,7 @@ def _results(
                     values[metric, name, key] = value
                 elif why is not None:
                     missing[metric, name, key] = why
-    return MergedResults(plan, failed, values, missing, curves, flags, {}, places)
+    return MergedResults(plan, failed, values, missing, curves, flags, prompts, places)
 
 
 def _shot(key: str, facts: Mapping[str, Any], split: str) -> Shot:
@@ -252,6 +290,8 @@ def _metrics(parts: Sequence[Part]) -> tuple[list[str], dict[str, str]]:
                 unavailable[name] = f"not measured in {part.name}"
             elif about["unavailable"]:
                 unavailable[name] = about["unavailable"]
+            elif METRICS[name].kind == "set" and about["version"] != METRICS[name].version:
+                unavailable[name] = f"version {about['version']} was measured; here it is {METRICS[name].version}"
             elif METRICS[name].kind == "set" and not os.path.isdir(os.path.join(part.folder, CELLS)):
                 unavailable[name] = f"the features of {part.name} are not there (its folder {CELLS})"
     return wanted, unavailable

@@ -7,13 +7,17 @@ import functools
 import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from evaluation.shots import Shot
 from g4g_core import registry, weights
 from g4g_core.errors import UsageError
+from g4g_core.protocols import Marked
 from g4g_core.provenance import file_sha256
 from g4g_core.registry import unknown
+
+if TYPE_CHECKING:
+    from evaluation.metrics.base import Metric
 
 TRUTH = "ground-truth"
 SHUFFLED = "shuffled"
@@ -39,6 +43,7 @@ class Model:
         fingerprint: what its outputs depend on, besides the prompts; of finished videos "", they are hashed one by one.
         marks: shown beside its name: ``tiny``, ``unguarded``, ``perception: off`` ...
         judged_by_its_teacher: the embedded judge drove its training, so the judge's metrics rank it nowhere.
+        taught_by: names in the weights registry of networks that drove its training and that metrics measure with.
         footage: roots of the original videos by source ("" for all others), for a program that wants whole frames.
     """
 
@@ -49,18 +54,24 @@ class Model:
     fingerprint: str = ""
     marks: tuple[str, ...] = ()
     judged_by_its_teacher: bool = False
+    taught_by: tuple[str, ...] = ()
     footage: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def footage_of(self, source: str) -> str | None:
         """The root under which a source's videos lie, where this model is given them."""
         return self.footage.get(source, self.footage.get(""))
 
+    def is_taught_by(self, metric: Metric) -> bool:
+        """Whether the network that measures has driven its training: then the metric ranks it nowhere."""
+        own = metric.by_judge and self.judged_by_its_teacher
+        return own or not set(self.taught_by).isdisjoint(metric.weights)
+
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Model:
-        return cls(**{**data, "marks": tuple(data["marks"])})
+        return cls(**{**data, "marks": tuple(data["marks"]), "taught_by": tuple(data.get("taught_by", ()))})
 
     @property
     def is_control(self) -> bool:
@@ -155,10 +166,21 @@ def _generator(name: str, target: str, checkpoint: str | None) -> Model:
     generator = kind.open(checkpoint)
     marks: tuple[str, ...] = () if generator.preset is None else (generator.preset,)
     marks += tuple(f"{term}: off" for term in generator.losses_off)
+    if isinstance(generator, Marked):
+        marks += tuple(generator.marks)
     same = judge_fingerprint() in generator.trained_against
     if same:
         marks += ("trained against the judge",)
-    return Model(name, "generator", target, checkpoint, fingerprint, marks, same)
+    taught_by = tuple(n for n in _measured_with() if weights.get(n).sha256 in generator.trained_against)
+    marks += tuple(f"trained against {network}" for network in taught_by)
+    return Model(name, "generator", target, checkpoint, fingerprint, marks, same, taught_by)
+
+
+def _measured_with() -> list[str]:
+    """Names in the weights registry of all networks of metrics."""
+    from evaluation.metrics import METRICS
+
+    return sorted({name for metric in METRICS.values() for name in metric.weights})
 
 
 @functools.cache

@@ -103,7 +103,7 @@ def evaluate_pairs(
         raise SourceError("no pair has a face and enough speech", f"See {data}/manifest.parquet.")
     return evaluate_shots(
         data, out, PAIRS, models, units, runner, dubbing=dubbing, rejected={**rejected, **short}, quiet=quiet,
-        settings={"pairs": file, "models": list(names)}, **options,
+        settings={"pairs": file, "root": root, "models": list(names), "checkpoints": dict(checkpoints)}, **options,
     )  # fmt: skip
 
 

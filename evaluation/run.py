@@ -101,6 +101,7 @@ def evaluate_shots(
         videos: folder of the videos that the shots were cut from.
         prompted: see :func:`evaluation.harness.make_plan`.
         rejected: reason by clip of footage that gave no shot at all.
+        settings: what else the user chose; with the options here it is what computes the run again.
     """
     claim(out)
     started = time.monotonic()
@@ -118,15 +119,21 @@ def evaluate_shots(
     summary = summarise(results, on_failure=on_failure, pooled=pooled, precision=precision, split=split)
     seconds = time.monotonic() - started
     facts = {name: summary[name] for name in ("protocol", "split", "seed", "precision", "on_failure", "judge")}
-    facts |= {"settings": dict(settings or {}), "seconds": round(seconds, 1), "timeout": timeout}
+    chosen = {"metrics": list(wanted), "seed": seed, "timeout": timeout, "on_failure": on_failure}
+    chosen |= {"precision": precision, "pooled": pooled, **(settings or {})}
+    facts |= {"settings": chosen, "seconds": round(seconds, 1), "timeout": timeout}
     facts |= {"data_fingerprint": summary["data"]["fingerprint"], "weights_sha256": _weights(summary)}
     write_run(out, plan, results, summary, facts)
     failed = failures(results)
     return Report(out, summary, failed, kept, len(plan.models) * len(plan.shots), seconds)
 
 
-def claim(out: str) -> None:
-    """Make a folder a run's, or refuse one that holds something else. Raises UsageError."""
+def claim(out: str, facts: Mapping[str, Any] | None = None) -> None:
+    """Make a folder a run's, or refuse one that holds something else. Raises UsageError.
+
+    Args:
+        facts: what ``run.json`` is to say from the first moment on.
+    """
     if not storage.is_local(out):
         raise UsageError(f"{out}: a run's folder must be local", "Copy it where you want it afterwards.")
     if os.path.isdir(out):
@@ -134,7 +141,7 @@ def claim(out: str) -> None:
         if names and RUN_FILE not in names:
             raise UsageError(f"{out} is not empty and holds no run ({names[0]}, ...)", "Give an empty or new folder.")
     if not os.path.exists(os.path.join(out, RUN_FILE)):
-        storage.write_json(storage.join(out, RUN_FILE), {"finished": None})
+        storage.write_json(storage.join(out, RUN_FILE), {"finished": None, **(facts or {})})
 
 
 def failures(results: Results) -> list[tuple[str, str, str, str]]:
@@ -243,6 +250,7 @@ def _shots(results: Results) -> dict[str, Any]:
                 "error": list(error) if error else None,
                 "curves": results.curves.get((model, shot.key), {}),
                 "flags": list(results.flags.get((model, shot.key), [])),
+                "prompts": list(results.prompts.get((model, shot.key), [])),
             }
         facts = {
             "fingerprint": shot.fingerprint,

@@ -65,6 +65,7 @@ def score_videos(
         prompted=False,
         rejected=rejected,
         videos=os.path.abspath(folder),
+        settings={"videos": dict(videos), "reference": reference},
         quiet=quiet,
         **options,
     )

@@ -298,7 +298,7 @@ class _Table:
         """The comparisons as rows, with adjusted p values; ranks go into the cells."""
         adjusted = holm([difference.p for difference in compared.values()])
         effects = {pair: (d.effect, p) for (pair, d), p in zip(compared.items(), adjusted, strict=True)}
-        taught = {m.name for m in self._results.plan.models if m.judged_by_its_teacher} if metric.by_judge else set()
+        taught = {model.name for model in self._results.plan.models if model.is_taught_by(metric)}
         ranked = [name for name in self._names if name not in taught]
         if metric.better is not None:
             for name, rank in ranks(ranked, effects, higher_is_better=higher_is_better, alpha=ALPHA).items():

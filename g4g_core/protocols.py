@@ -76,10 +76,11 @@ class Speech:
 class SyncExpert(Protocol):
     """A frozen judge of lip sync that a generator can be trained against.
 
-    Entry points of ``g4g.sync_experts`` name objects whose ``open()`` gives one.
+    Entry points of ``g4g.sync_experts`` name objects whose ``open(checkpoint)`` gives one: with the weights of a path
+    (str), or with ``None`` those that it comes with. It raises a G4GError where they are missing or of something else.
 
     Attributes:
-        sha256: of its weights; noted in every checkpoint that it had a part in.
+        sha256: of the weights that it was opened with; noted in every checkpoint that it had a part in.
         frames: length of the windows it sees, an odd number of 5 or more.
     """
 
@@ -245,6 +246,17 @@ class Movable(Protocol):
     def to(self, device: str) -> None:
         """Move the network, e.g. to ``cuda``."""
         ...
+
+
+@runtime_checkable
+class Marked(Protocol):
+    """A generator with something to say of itself beside its name in every table.
+
+    Attributes:
+        marks: such as ``weights of unknown origin``.
+    """
+
+    marks: tuple[str, ...]
 
 
 @runtime_checkable

@@ -14,9 +14,9 @@ from evaluation.summary import ALPHA, POOLED
 from evaluation.tables import number
 from reports.ablation import ablation
 from reports.about import what_it_is
-from reports.claims import p_text, says
+from reports.claims import TAUGHT, p_text, says, unranked
 from reports.clips import decimals
-from reports.columns import GROUPS, direction, group_of, ordered
+from reports.columns import GROUPS, direction, group_of, lead_of, ordered
 from reports.provenance import provenance
 from reports.verdicts import headline, verdicts
 
@@ -25,9 +25,6 @@ SCHEMA_VERSION = 1
 
 TRUTH = "truth"
 """Kind of the model that is the footage itself."""
-
-TAUGHT = "trained against the judge"
-"""Mark of a model that the judge's metrics show and never rank."""
 
 
 def leaderboard(
@@ -93,7 +90,7 @@ def _source(
     here = [model for model in models if model["name"] in table["rows"]]
     measured = [metric for metric in metrics if metric["unavailable"] is None]
     ranked = {metric["id"]: claims_ranks(table["pairs"].get(metric["id"], [])) for metric in measured}
-    taught = {model["name"] for model in here if TAUGHT in model["marks"]}
+    aside = {m["id"]: {model["name"] for model in here if unranked(m, model)} for m in measured}
     rows = []
     for model in here:
         row = table["rows"][model["name"]]
@@ -101,10 +98,9 @@ def _source(
             metric["id"]: cell(metric, row["cells"].get(metric["id"]), table, ranked=ranked[metric["id"]])
             for metric in measured
         }
-        if model["name"] in taught:
-            for metric in measured:
-                if metric["by_judge"]:
-                    cells[metric["id"]]["unranked"] = TAUGHT
+        for metric in measured:
+            if model["name"] in aside[metric["id"]]:
+                cells[metric["id"]]["unranked"] = TAUGHT
         counts = {key: row[key] for key in ("scored", "failed", "reasons")}
         rows.append({"model": model["name"], "truth": model["kind"] == TRUTH, **counts, "cells": cells})
     facts = {key: table[key] for key in ("shots", "identities", "frames", "redistributable")}
@@ -118,7 +114,7 @@ def _source(
         "ablation": ablation(table, metrics, here),
         "rows": rows,
         "pairs": {
-            metric["id"]: [_pair(metric, pair, taught) for pair in table["pairs"].get(metric["id"], [])]
+            metric["id"]: [_pair(metric, pair, aside[metric["id"]]) for pair in table["pairs"].get(metric["id"], [])]
             for metric in measured
         },
         "breakdowns": [_breakdown(breakdown, measured) for breakdown in table["breakdowns"]],
@@ -186,7 +182,7 @@ def _gap(metric: Mapping[str, Any], gap: Mapping[str, Any]) -> dict[str, Any]:
     return {"text": text, "beyond": beyond, "p": p_text(gap["p"])}
 
 
-def _pair(metric: Mapping[str, Any], pair: Mapping[str, Any], taught: set[str]) -> dict[str, Any]:
+def _pair(metric: Mapping[str, Any], pair: Mapping[str, Any], aside: set[str]) -> dict[str, Any]:
     """One comparison, with who is better in words."""
     low, high = pair["low"], pair["high"]
     shown = {
@@ -195,7 +191,7 @@ def _pair(metric: Mapping[str, Any], pair: Mapping[str, Any], taught: set[str]) 
         "high": None if high is None else number(high, low, high),
     }
     claim, said = pair["p_holm"], says(metric, pair)
-    if metric["by_judge"] and not taught.isdisjoint((pair["a"], pair["b"])):
+    if not aside.isdisjoint((pair["a"], pair["b"])):
         verdict = f"no comparison: {TAUGHT}"
     elif said is None:
         verdict = f"no claim: {pair['clusters']} identities"
@@ -230,6 +226,12 @@ def models_by_rank(source: Mapping[str, Any], metric: Mapping[str, Any] | None) 
     """Rows of a table without the truth, best first by ``metric``; then those without a rank, then without a value."""
     rows = [row for row in source["rows"] if not row["truth"]]
     return rows if metric is None else sorted(rows, key=lambda row: sort_key(metric, row["cells"][metric["id"]]))
+
+
+def lead_metric(board: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The metric by which tables are ordered at first: lip sync's, else the first that was measured."""
+    measured = (metric for metric in board["metrics"] if metric["unavailable"] is None)
+    return lead_of("sync", board["metrics"]) or next(measured, None)
 
 
 def sort_key(metric: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[bool, bool, float]:

@@ -7,6 +7,14 @@ from typing import Any
 
 from evaluation.summary import ALPHA
 
+TAUGHT = "trained against the judge"
+"""Mark of a model that the judge's metrics show and never rank."""
+
+
+def unranked(metric: Mapping[str, Any], model: Mapping[str, Any]) -> bool:
+    """Whether a model's number is shown and ranks it nowhere: the metric's expert drove its training."""
+    return bool(metric["by_judge"]) and TAUGHT in model["marks"]
+
 
 def p_text(p: float | None) -> str | None:
     """A p value to two digits; ``None`` stays: no claim."""

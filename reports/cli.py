@@ -26,7 +26,19 @@ import click
     help="Media of this source only; may be repeated.  [default: all]",
 )
 @click.option(
-    "--media-limit", "limit", type=click.IntRange(min=1), metavar="N", help="Media of at most N clips of every source."
+    "--media-limit",
+    "limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Media of at most N clips of every source, spread over its people.",
+)
+@click.option(
+    "--i-may-pass-on",
+    "vouched",
+    multiple=True,
+    metavar="NAME",
+    help="You hold the right to pass on the footage of this source, whose licence the shards do not know (your own "
+    "recordings, for instance), and answer for it; may be repeated.",
 )
 @click.option("--latex", is_flag=True, help="Print the main tables as LaTeX (booktabs) instead; no page is written.")
 @click.option("--markdown", is_flag=True, help="Print the main tables as Markdown instead; no page is written.")
@@ -37,6 +49,7 @@ def report(
     media: Any = "none",
     sources: tuple[str, ...] = (),
     limit: int | None = None,
+    vouched: tuple[str, ...] = (),
     latex: bool = False,
     markdown: bool = False,
     quiet: bool = False,
@@ -47,7 +60,8 @@ def report(
     with the numbers as the page shows them, are written beside it. Several runs of one protocol on the same data are
     merged into one leaderboard, with tests and ranks over all their models.
 
-    Media show the footage itself: they are refused where its licence does not allow to pass it on.
+    Media show the footage itself: they are refused where its licence does not allow to pass it on. Footage of your own
+    has no licence in the shards; say --i-may-pass-on NAME of its source, and the page says that you did.
 
     \b
     Examples:
@@ -70,8 +84,10 @@ def report(
         raise UsageError("no run is named, and g4g.yaml in this folder notes none", "Name one: g4g-eval report RUN.")
     if latex and markdown:
         raise UsageError("--latex and --markdown cannot be printed together", "Ask for one of them.")
-    if media == "none" and (sources or limit):
-        raise UsageError("--media-source and --media-limit choose media", "Add --media embed or --media folder.")
+    if media == "none" and (sources or limit or vouched):
+        raise UsageError(
+            "--media-source, --media-limit and --i-may-pass-on are about media", "Add --media embed or --media folder."
+        )
     if out is not None and len(named) == 1:
         raise UsageError("--out is where several runs are merged", "Name more than one run, or leave it away.")
     run = named[0]
@@ -82,7 +98,7 @@ def report(
         board = read_board(run)
         click.echo(board_latex(board) if latex else board_markdown(board), nl=False)
         return
-    page, made = write_page(run, Choice(media, sources, limit), quiet=quiet)
+    page, made = write_page(run, Choice(media, sources, limit, vouched), quiet=quiet)
     if quiet:
         return
     if made.shots:

@@ -2,7 +2,8 @@
 
 A column of numbers is written as base64 digits, most significant first, equally many a number: ``(value - low) * 10^d``
 with the ``d`` decimals that are printed, so nothing that is shown is lost. 10 models x 1,000 clips x 20 metrics take
-0.6 MB instead of 3. Sync curves, which are only drawn, are kept to a 63rd of each one's own range.
+0.6 MB instead of 3. The few numbers that are too large for that, or are none (NaN, infinity), stand beside the
+column as text. Sync curves, which are only drawn, are kept to a 63rd of each one's own range.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ CURVES = {"lse": "SyncNet", "judge": "judge (sync-b)"}
 """Curves of 31 distances, by AV offset from -15 to 15, and who measured them."""
 
 _MOST_DIGITS = 12  # before and after the point: more a double of JavaScript would not hold
+_FAR = 10.0 ** (_MOST_DIGITS + 1)  # units: a number from here on stands beside its column
+_HUGE = 1e100  # differences of larger ones would overflow
 _NEAR_HALF = 1e-3
 _ABOUT = ("yaw_max_abs", "face_px", "brightness", "duration")
 
@@ -28,14 +31,16 @@ def decimals(values: Sequence[float]) -> int:
     """Decimals that leave four digits of the range in which most ``values`` lie, at most six; none where all are whole.
 
     One value far off must not cost the others their digits: the range is twice that of the middle half, where it is
-    less than the whole.
+    less than the whole, and what room there is before the point is asked of three values in four. NaN and infinity do
+    not count.
     """
-    if not values or all(value == round(value) for value in values):
+    known = np.array([value for value in values if math.isfinite(value)]).clip(-_HUGE, _HUGE)
+    if (known == np.rint(known)).all():
         return 0
-    lower, upper = np.quantile(values, [0.25, 0.75])
-    whole = max(values) - min(values)
-    spread = min(2 * float(upper - lower) or whole, whole) or abs(values[0])
-    most = max(map(abs, values))
+    lower, upper = np.quantile(known, [0.25, 0.75])
+    whole = float(known.max() - known.min())
+    spread = min(2 * float(upper - lower) or whole, whole) or abs(float(known[0]))
+    most = float(np.quantile(np.abs(known), 0.75, method="lower"))
     room = _MOST_DIGITS - math.floor(math.log10(most)) if most >= 1 else _MOST_DIGITS
     return max(0, min(6, room, 3 - math.floor(math.log10(spread))))
 
@@ -43,24 +48,36 @@ def decimals(values: Sequence[float]) -> int:
 def pack_column(values: Sequence[float | None], digits: int | None = None) -> dict[str, Any]:
     """Numbers of one metric: ``low`` (in units of the last decimal), ``digits`` (decimals), ``width`` and ``data``.
 
+    ``far``, where there is need of it, holds the text of numbers that are no digits in ``data``, by place: six digits
+    of what is too large, ``NaN``, ``Infinity`` and ``-Infinity``; JavaScript reads all of them.
+
     Args:
-        values: finite, ``None`` where there is none.
+        values: ``None`` where there is none.
         digits: decimals that are kept; by default those of :func:`decimals`.
     """
-    known = [value for value in values if value is not None]
-    kept = decimals(known) if digits is None else digits
-    there = np.array([value is not None for value in values], bool)
-    scaled = np.array([0.0 if value is None else value for value in values]) * 10.0**kept
+    kept = decimals([value for value in values if value is not None]) if digits is None else digits
+    numbers = np.array([np.nan if value is None else value for value in values], np.float64)
+    there = np.abs(numbers) < _FAR / 10.0**kept
+    far = {at: _far(value) for at, value in enumerate(values) if value is not None and not there[at]}
+    scaled = np.where(there, numbers, 0.0) * 10.0**kept
     units = np.rint(scaled).astype(np.int64)
     # next to a half, the printed text decides: what the page shows is what Python would print
     for at in np.flatnonzero(there & (np.abs(scaled - np.floor(scaled) - 0.5) < _NEAR_HALF)).tolist():
         units[at] = int(f"{values[at]:.{kept}f}".replace(".", ""))
-    low = int(units[there].min()) if known else 0
-    most = int(units[there].max()) - low if known else 0
+    low = int(units[there].min()) if there.any() else 0
+    most = int(units[there].max()) - low if there.any() else 0
     width = max(1, math.ceil(most.bit_length() / 6))
     places = (units[:, None] - low) >> (6 * np.arange(width)[::-1]) & 63
     digits_of_rows = np.where(there[:, None], _CODES[places], ord(MISSING)).astype(np.uint8)
-    return {"low": low, "digits": kept, "width": width, "data": digits_of_rows.tobytes().decode("ascii")}
+    packed = {"low": low, "digits": kept, "width": width, "data": digits_of_rows.tobytes().decode("ascii")}
+    return {**packed, "far": far} if far else packed
+
+
+def _far(value: float) -> str:
+    """As JavaScript reads it."""
+    if math.isnan(value):
+        return "NaN"
+    return f"{value:.6g}" if math.isfinite(value) else "Infinity" if value > 0 else "-Infinity"
 
 
 def pack_curve(values: Sequence[float | None]) -> list[Any] | None:
@@ -74,7 +91,7 @@ def pack_curves(curves: Sequence[Sequence[float | None]]) -> list[list[Any] | No
     numbers = np.full((len(curves), max(lengths, default=0)), np.nan)
     for row, values in zip(numbers, curves, strict=True):
         row[: len(values)] = np.array(values, np.float64)  # None becomes NaN
-    there = ~np.isnan(numbers)
+    there = np.isfinite(numbers)
     some = there.any(axis=1)
     low = np.round(np.where(there, numbers, np.inf).min(axis=1, initial=np.inf), 4)
     high = np.round(np.where(there, numbers, -np.inf).max(axis=1, initial=-np.inf), 4)

@@ -8,6 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from reports.board import TRUTH, shots_of_table
+from reports.claims import unranked
 from reports.figures import OFFSETS, Axis, Point, offset_histogram, scatter, whiskers
 
 _OFFSET_METRICS = ("av_offset@crop1", "av_offset@s3fd", "av_offset@lrs", "sync_offset@judge")
@@ -49,8 +50,9 @@ def trade_offs(
         for name, row in rows.items():
             x, y = row["cells"].get(sync["id"], {}), row["cells"].get(other["id"], {})
             if x.get("mean") is not None and y.get("mean") is not None:
-                truth = summary["models"][name]["kind"] == TRUTH
-                points.append(Point(name, x["mean"], y["mean"], _ends(x), _ends(y), truth))
+                model = summary["models"][name]
+                aside = unranked(sync, model) or unranked(other, model)
+                points.append(Point(name, x["mean"], y["mean"], _ends(x), _ends(y), model["kind"] == TRUTH, aside))
         if len(points) > 1:
             drawn.append(scatter(points, _axis(sync), _axis(other)))
     return drawn[:2]

@@ -40,7 +40,8 @@ def _whisker(scale: Scale, cell: Mapping[str, Any], target: float | None, real: 
     if real is not None:
         parts.append(_line("real", scale(real), 0, scale(real), _HEIGHT))
     if not scale.holds(cell["mean"]):
-        return _svg("whisker", _WIDTH, _HEIGHT, [*parts, _beyond(scale(cell["mean"]), middle, scale)])
+        mean = cell["mean"]
+        return _svg("whisker", _WIDTH, _HEIGHT, [*parts, _beyond(scale(mean), middle, scale.side(mean), 0)])
     if cell.get("low") is not None:
         low, high = scale(cell["low"]), scale(cell["high"])
         parts.append(_line("span", low, middle, high, middle))
@@ -49,11 +50,10 @@ def _whisker(scale: Scale, cell: Mapping[str, Any], target: float | None, real: 
     return _svg("whisker", _WIDTH, _HEIGHT, parts)
 
 
-def _beyond(x: float, y: float, scale: Scale) -> Markup:
-    """An arrow at the border: the value lies far off the scale."""
-    way = 1 if abs(x - scale.end) < abs(x - scale.start) else -1
-    path = f"M{_f(x - 5 * way)} {_f(y - 4)}l{6 * way} 4l{-6 * way} 4z"
-    return Markup('<path class="beyond" d="{}"/>').format(path)
+def _beyond(x: float, y: float, right: int, down: int, kind: str = "") -> Markup:
+    """An arrow at the border, towards where the value lies far off the scale: -1, 0 or 1 in each direction."""
+    turned = f"translate({_f(x)} {_f(y)}) rotate({math.degrees(math.atan2(down, right)):.0f})"
+    return Markup('<path class="{}" transform="{}" d="M-5 -4l6 4l-6 4z"/>').format(f"beyond {kind}".rstrip(), turned)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +66,8 @@ class Point:
     x_interval: tuple[float, float] | None
     y_interval: tuple[float, float] | None
     truth: bool = False
+    unranked: bool = False
+    """Trained against the expert behind one of the metrics: it is drawn, and takes no part in the front."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +113,7 @@ def scatter(points: Sequence[Point], x: Axis, y: Axis) -> Markup:
         places = " ".join(f"{_f(xs(point.x))},{_f(ys(point.y))}" for point in inside)
         parts.append(Markup('<polyline class="front" points="{}"/>').format(places))
     for point in points:
-        kind = "model real" if point.truth else "model"
+        kind = "model real" if point.truth else "model aside" if point.unranked else "model"
         px, py = xs(point.x), ys(point.y)
         if point.x_interval:
             parts.append(_line(f"span {kind}", xs(point.x_interval[0]), py, xs(point.x_interval[1]), py))
@@ -120,10 +122,10 @@ def scatter(points: Sequence[Point], x: Axis, y: Axis) -> Markup:
         if xs.holds(point.x) and ys.holds(point.y):
             parts.append(Markup('<circle class="dot {}" cx="{}" cy="{}" r="4.5"/>').format(kind, _f(px), _f(py)))
         else:
-            parts.append(_beyond(px, py, xs))
+            parts.append(_beyond(px, py, xs.side(point.x), ys.side(point.y), kind))
     for point in points:
         parts.append(_label(point, xs(point.x), ys(point.y), boxes))
-    known = "; ".join(f"{p.label}: {p.x:.4g}, {p.y:.4g}" for p in points)
+    known = "; ".join(f"{p.label}: {p.x:.4g}, {p.y:.4g}{' (not ranked)' if p.unranked else ''}" for p in points)
     best = f". Pareto front: {', '.join(point.label for point in front)}" if len(front) > 1 else ""
     return _svg("scatter", _SCATTER_W, _SCATTER_H, parts, f"{y.title} against {x.title}. {known}{best}")
 
@@ -131,11 +133,12 @@ def scatter(points: Sequence[Point], x: Axis, y: Axis) -> Markup:
 def pareto_front(points: Sequence[Point], x: str | float | None, y: str | float | None) -> list[Point]:
     """Models that no other beats in both directions by their means, by ``x``; none where a direction is missing.
 
-    The ground truth is no model and takes no part.
+    The ground truth is no model and takes no part, nor does a model that is not ranked.
     """
     if not (isinstance(x, str) and isinstance(y, str)):
         return []
-    turned = [((p.x if x == "higher" else -p.x), (p.y if y == "higher" else -p.y), p) for p in points if not p.truth]
+    own = [point for point in points if not point.truth and not point.unranked]
+    turned = [((p.x if x == "higher" else -p.x), (p.y if y == "higher" else -p.y), p) for p in own]
     kept = [
         (right, point)
         for right, up, point in turned
@@ -241,6 +244,12 @@ class Scale:
 
     def holds(self, value: float) -> bool:
         return self.low <= value <= self.high
+
+    def side(self, value: float) -> int:
+        """Which way the border lies that ``value`` is beyond: -1 towards smaller pixels, 1 larger, 0 on the scale."""
+        if self.holds(value):
+            return 0
+        return 1 if (value > self.high) == (self.end > self.start) else -1
 
     def ticks(self, about: int) -> list[tuple[float, str]]:
         """Round values inside, near ``about`` of them, as (value, text)."""

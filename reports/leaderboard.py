@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,22 +19,24 @@ from markupsafe import Markup
 from evaluation.compare import read_summary
 from evaluation.metrics import METRICS
 from evaluation.run import RUN_FILE, SHOTS, SUMMARY
+from evaluation.summary import POOLED
 from g4g_core import storage
 from g4g_core.errors import UsageError
 from g4g_core.progress import format_bytes
-from reports.board import all_cells, leaderboard, models_by_rank
+from reports.board import all_cells, lead_metric, leaderboard, models_by_rank, shots_of_table
 from reports.columns import lead_of
 from reports.drawings import all_whiskers, offsets, trade_offs
 from reports.embedded import embedded, script_json
-from reports.exports import board_csv
-from reports.media import Choice, Media, make_media
+from reports.exports import ablation_caption, board_csv, caption_of
+from reports.facts import facts_of, marks_of
+from reports.media import Choice, Media, licence_is_unknown, make_media
 from reports.opinions import read_opinions
 from reports.templating import asset, page_environment
 
 PAGE, BOARD, TABLE = "report.html", "leaderboard.json", "leaderboard.csv"
 SHOTS_SCHEMA_VERSION = 1
 
-_STYLES = ("leaderboard.css", "charts.css", "clip.css")
+_STYLES = ("palette.css", "leaderboard.css", "charts.css", "clip.css")
 _SCRIPTS = ("base.js", "tables.js", "export.js", "charts.js", "clips.js", "clip.js", "player.js")
 """In the order in which they lean on each other."""
 
@@ -99,11 +102,14 @@ def read_run(run: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
 def render_page(board: Mapping[str, Any], summary: Mapping[str, Any], shots: Mapping[str, Any], media: Media) -> str:
     """The page as text."""
     environment = page_environment()
+    for function in (facts_of, marks_of, caption_of, ablation_caption):
+        environment.globals[function.__name__] = function
     environment.filters["minus"] = lambda text: str(text).replace("-", "−")
     script = '"use strict";\n(() => {\n' + "".join(map(asset, _SCRIPTS)) + "})();\n"
     metrics = {metric["id"]: metric for metric in board["metrics"]}
     sync = lead_of("sync", board["metrics"])
-    lead = sync or next((metric for metric in board["metrics"] if metric["unavailable"] is None), None)
+    held, unlicensed = _held(board, shots)
+    lead = lead_metric(board)
     return environment.get_template("leaderboard.html.j2").render(
         board=board,
         metrics=metrics,
@@ -117,13 +123,32 @@ def render_page(board: Mapping[str, Any], summary: Mapping[str, Any], shots: Map
         whiskers=all_whiskers(board, summary),
         scatters={source["source"]: trade_offs(source, metrics, sync, summary) for source in board["sources"]},
         offsets={source["source"]: offsets(source, metrics, shots) for source in board["sources"]},
-        media={"kind": media.kind, "shots": len(media.shots), "total": media.total, "size": format_bytes(media.size)},
-        held=[source["source"] for source in board["sources"] if not source["redistributable"]],
+        media={
+            "kind": media.kind,
+            "shots": len(media.shots),
+            "total": media.total,
+            "size": format_bytes(media.size),
+            "vouched": media.vouched,
+        },
+        held=held,
+        unlicensed=unlicensed,
+        render_command=" ".join([board["provenance"]["render"], *map(shlex.quote, media.words)]),
         style=Markup("".join(map(asset, _STYLES))),
         script=Markup(script),
         policy=_policy(script, media),
         embedded=Markup(script_json(embedded(board, shots, media))),
     )
+
+
+def _held(board: Mapping[str, Any], shots: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Sources of which something may not be passed on: those whose licence forbids it, those that name none."""
+    held: list[str] = []
+    unlicensed: list[str] = []
+    for name in (source["source"] for source in board["sources"] if source["source"] != POOLED):
+        kept = [shot["about"] for shot in shots_of_table(name, shots) if not shot["about"]["redistributable"]]
+        if kept:
+            (unlicensed if all(map(licence_is_unknown, kept)) else held).append(name)
+    return held, unlicensed
 
 
 def _policy(script: str, media: Media) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
+import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -33,6 +34,9 @@ from prep.stages.mel import mel_start
 from reports.webvideo import Grid, encode_video, mel_of_frames, mel_png
 
 Kind = Literal["embed", "folder", "none"]
+UNKNOWN_LICENCE = "unknown"
+"""What shards hold where a source names no licence."""
+
 FOLDER = "report-media"
 """Beside the page, where videos are not embedded in it."""
 
@@ -47,12 +51,23 @@ class Choice:
     Attributes:
         kind: ``embed``: into the page; ``folder``: beside it; ``none``.
         sources: names; empty: all.
-        limit: at most so many shots of every source, chosen by a hash of their keys.
+        limit: at most so many shots of every source, spread over its people; a hash of their keys chooses.
+        vouched: sources of footage of unknown licence that the user answers for passing on.
     """
 
     kind: Kind = "none"
     sources: Sequence[str] = ()
     limit: int | None = None
+    vouched: Sequence[str] = ()
+
+    def words(self) -> list[str]:
+        """As they stand on the command line."""
+        if self.kind == "none":
+            return []
+        limit = [] if self.limit is None else ["--media-limit", str(self.limit)]
+        named = [word for name in self.sources for word in ("--media-source", name)]
+        named += [word for name in self.vouched for word in ("--i-may-pass-on", name)]
+        return ["--media", self.kind, *limit, *named]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,12 +79,16 @@ class Media:
         shots: by key, what the page's script needs to show one.
         total: of the shots of the run.
         size: of all files together, bytes.
+        vouched: sources whose footage is shown on the user's word.
+        words: the options that made it.
     """
 
     kind: Kind
     shots: Mapping[str, Mapping[str, Any]]
     total: int
     size: int
+    vouched: Sequence[str] = ()
+    words: Sequence[str] = ()
 
 
 def make_media(
@@ -90,12 +109,16 @@ def make_media(
     if not wanted:
         storage.delete_tree(folder)
         return Media("none", {}, total, 0)
+    about = {key: {**shot["about"], "source": shot["source"]} for key, shot in shots["shots"].items()}
     if not storage.is_local(run):
         raise UsageError(
             f"{run}: the outputs that videos are made of must be local", "Copy the run, or use --media none."
         )
-    refuse_footage_of_others({key: shots["shots"][key]["about"] for key in wanted})
-    known, speaker = _stored_shots(facts, summary, shots)
+    refuse_footage_of_others({key: about[key] for key in wanted}, choice.vouched)
+    known, speaker = stored_shots(facts, summary, shots)
+    heard = {speaker[key].key: f"{speaker[key].key}, whose words {key} speaks," for key in wanted}
+    refuse_footage_of_others({name: about[key] for key, name in heard.items()}, choice.vouched)
+    on_my_word = {about[key]["source"] for key in (*wanted, *heard) if not about[key]["redistributable"]}
     storage.delete_tree(folder)
     made: dict[str, Mapping[str, Any]] = {}
     size = 0
@@ -110,7 +133,7 @@ def make_media(
                 size += len(data)
             made[key] = record
             bar.advance(1, key)
-    return Media(choice.kind, made, total, size)
+    return Media(choice.kind, made, total, size, sorted(on_my_word), choice.words())
 
 
 def _data_url(kind: str, data: bytes) -> str:
@@ -120,32 +143,63 @@ def _data_url(kind: str, data: bytes) -> str:
 def chosen(shots: Mapping[str, Mapping[str, Any]], choice: Choice) -> list[str]:
     """Keys of the shots that media are made of, in the order of ``shots``. Raises UsageError: no such source."""
     here = sorted({str(shot["source"]) for shot in shots.values()})
-    for name in choice.sources:
-        if name not in here:
-            raise UsageError(f"--media-source {name}: the run has no such source", f"It has {', '.join(here)}.")
+    for flag, names in (("--media-source", choice.sources), ("--i-may-pass-on", choice.vouched)):
+        for name in names:
+            if name not in here:
+                raise UsageError(f"{flag} {name}: the run has no such source", f"It has {', '.join(here)}.")
     kept: set[str] = set()
     for source in choice.sources or here:
-        keys = sorted((key for key, shot in shots.items() if shot["source"] == source), key=_lot)
-        kept.update(keys[: choice.limit])
+        here_of = sorted((key for key, shot in shots.items() if shot["source"] == source), key=_lot)
+        kept.update(in_rounds(here_of, {key: shots[key]["identity"] for key in here_of})[: choice.limit])
     return [key for key in shots if key in kept]
+
+
+def in_rounds(keys: Sequence[str], people: Mapping[str, str]) -> list[str]:
+    """Everybody's first shot, then everybody's second, ...: the first few show as many people as they can.
+
+    Args:
+        keys: of shots.
+        people: the identity in each.
+    """
+    shots_of: dict[str, list[str]] = {}
+    for key in keys:
+        shots_of.setdefault(people[key], []).append(key)
+    return [key for one in itertools.zip_longest(*shots_of.values()) for key in one if key is not None]
 
 
 def _lot(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def refuse_footage_of_others(about: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise UsageError where the licence of a shot (facts by key) does not allow to pass frames of it on."""
-    held = [key for key, facts in about.items() if not facts.get("redistributable")]
+def refuse_footage_of_others(about: Mapping[str, Mapping[str, Any]], vouched: Sequence[str] = ()) -> None:
+    """Raise UsageError where the licence of a shot does not allow to pass it on.
+
+    Args:
+        about: facts by what the shot is called: ``redistributable``, ``licence``, ``source``.
+        vouched: sources that the user answers for; a licence that is known and forbids it is not overruled by that.
+    """
+    held = [
+        name
+        for name, facts in about.items()
+        if not facts["redistributable"] and not (facts["source"] in vouched and licence_is_unknown(facts))
+    ]
     if held:
+        facts = about[held[0]]
         also = f" (and {len(held) - 1} more)" if len(held) > 1 else ""
+        own = f" Is it your own footage? --i-may-pass-on {facts['source']} says so: you answer for it."
         raise UsageError(
-            f"{held[0]}{also} may not be passed on; its licence: {about[held[0]].get('licence') or 'unknown'}",
-            "Leave --media at none, or name the sources that may be shown: --media-source NAME.",
+            f"{held[0]}{also} may not be passed on; its licence: {facts['licence'] or UNKNOWN_LICENCE}",
+            "Leave --media at none, or name the sources that may be shown: --media-source NAME."
+            + (own if licence_is_unknown(facts) else ""),
         )
 
 
-def _stored_shots(
+def licence_is_unknown(about: Mapping[str, Any]) -> bool:
+    """Whether the shards name no licence of a shot, as those of anybody's own footage."""
+    return (about["licence"] or UNKNOWN_LICENCE) == UNKNOWN_LICENCE
+
+
+def stored_shots(
     facts: Mapping[str, Any], summary: Mapping[str, Any], shots: Mapping[str, Any]
 ) -> tuple[dict[str, Shot], dict[str, Shot]]:
     """Shots of the run as the shards hold them, and whose words each speaks."""

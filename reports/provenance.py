@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from baselines.external import is_adapter
+from evaluation.config import RunConfig
 from evaluation.merge import MERGED
+from evaluation.models import TRUTH
 
-_OPTIONS = ("split", "selection", "footage", "protocol", "limit", "seed", "on_failure", "precision", "timeout")
-_DEFAULTS = {"limit": None, "selection": None, "footage": None, "on_failure": "drop-everywhere", "precision": "fp32",
-             "timeout": 600.0, "seed": 0}  # fmt: skip
-_PLACES = {"selection": "FILE", "footage": "ROOT"}
-"""Options that hold a path: the page names no folder of the machine it was made on."""
+_ALWAYS = ("split", "protocol")
+"""Options of a run that are named even where they are the defaults: readers ask for them first."""
+
+_SCORING = ("on_failure", "precision", "timeout")
+"""Options of every command that scores."""
 
 
 def provenance(summary: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
@@ -27,7 +30,7 @@ def provenance(summary: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, 
         "prompts": summary["prompts"],
         "seed": summary["seed"],
         "precision": summary["precision"],
-        "command": "\n".join(part["command"] for part in parts) or _command(summary, run["settings"]),
+        "command": "\n".join(part["command"] for part in parts) or shlex.join(_command(summary, run["settings"])),
         "render": shlex.join(["g4g-eval", "report", *(["RUN"] if not parts else [part["name"] for part in parts])]),
         "merged": parts,
     }
@@ -42,33 +45,49 @@ def _part(summary: Mapping[str, Any], run: Mapping[str, Any], part: Mapping[str,
         "name": part["name"],
         "models": names,
         "git_commit": environment["git_commit"],
-        "command": _command({**summary, "models": own}, part["settings"]),
+        "command": shlex.join([*_command({**summary, "models": own}, part["settings"]), "--out", part["name"]]),
     }
 
 
-def _command(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """What computes the run again; words in capitals stand for places on the reader's machine."""
+def _command(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+    """Words of what computes the run again; words in capitals stand for places on the reader's machine."""
     kind = str(summary["protocol"]).partition("/")[0]
-    models = [name for name, about in summary["models"].items() if about["kind"] != "truth"]
+    names = [name for name in summary["models"] if name != TRUTH]
+    models = ",".join(map(_placeless, settings.get("models") or names))
     if kind in ("videos", "videos-reference"):
-        words = ["g4g-eval", "score", *(word for name in models for word in ("--videos", f"{name}=DIR"))]
-        return shlex.join([*words, *(["--reference", "DIR"] if kind == "videos-reference" else [])])
-    if kind == "pairs":
-        return shlex.join(["g4g-eval", "pairs", "FILE", "--models", ",".join(models)])
-    named = ",".join(map(_placeless, settings.get("models") or models))
-    words = ["g4g-eval", "run", "--models", named, "--data", "DATA"]
+        words = ["score", *(word for name in names for word in ("--videos", f"{name}=DIR"))]
+        words += ["--reference", "DIR"] if kind == "videos-reference" else []
+    elif kind == "pairs":
+        words = ["pairs", "FILE", "--models", models, *(["--root", "DIR"] if settings.get("root") else [])]
+        words += _options(("seed",), summary, settings)
+    else:
+        words = ["run", "--models", models, "--data", "DATA", *_options((*_ALWAYS, "limit", "seed"), summary, settings)]
+        words += ["--selection", "FILE"] if settings.get("selection") else []
+        for source in sorted(settings.get("footage") or {}):
+            words += ["--footage", f"{source}=ROOT" if source else "ROOT"]
+        words += ["--no-controls"] if settings.get("controls") is False else []
+        words += ["--pooled"] if settings.get("pooled") else []
     for name in sorted(settings.get("checkpoints") or {}):
         words += ["--checkpoint", f"{name}=PATH"]
     if settings.get("metrics"):
         words += ["--metrics", ",".join(settings["metrics"])]
-    for name in _OPTIONS:
-        value = settings.get(name, summary.get(name))
-        if value not in (None, {}) and not (name in _DEFAULTS and value == _DEFAULTS[name]):
-            words += [f"--{name.replace('_', '-')}", _PLACES.get(name, str(value))]
-    return shlex.join([*words, *(["--pooled"] if settings.get("pooled") else [])])
+    return ["g4g-eval", *words, *_options(_SCORING, summary, settings)]
+
+
+def _options(names: Sequence[str], summary: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+    """Words for what was chosen otherwise than it is by default."""
+    words = []
+    for name in names:
+        default = RunConfig.model_fields[name].default
+        value = settings.get(name, summary.get(name, default))
+        if name in _ALWAYS or value != default:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return words
 
 
 def _placeless(model: str) -> str:
-    """``mine=precomputed:/home/me/out`` without the path."""
-    name, colon, _ = model.partition(":")
-    return f"{name}:{'YAML' if name.endswith('=external') else 'DIR'}" if colon else model
+    """``mine=precomputed:/home/me/out`` without the path; a program whose YAML is packaged keeps its name."""
+    name, colon, target = model.partition(":")
+    if not colon or (name.endswith("=external") and is_adapter(target)):
+        return model
+    return f"{name}:{'YAML' if name.endswith('=external') else 'DIR'}"

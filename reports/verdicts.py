@@ -7,7 +7,9 @@ from typing import Any
 
 from evaluation.stats import MIN_CLUSTERS_FOR_SIGNIFICANCE
 from evaluation.summary import ALPHA
+from reports.claims import TAUGHT, unranked
 from reports.columns import GROUPS, lead_of
+from reports.facts import counted
 
 _WHAT = {
     "reconstruction": "redrew the mouth in {data}, from each clip's own speech: compared with the clip itself",
@@ -22,17 +24,23 @@ _AT_MOST_NAMED = 4
 def verdicts(
     table: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]], models: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """One verdict a group of metrics, about its first metric that was measured."""
+    """One verdict a group of metrics, about its first metric that was measured, and the models set ``aside`` there."""
     found = []
     for group, title, _ in GROUPS:
         metric = lead_of(group, metrics)
         if metric is not None:
-            verdict = _verdict(table, metric, [model["name"] for model in models])
+            aside = [model["name"] for model in models if unranked(metric, model)]
+            verdict = _verdict(table, metric, [model["name"] for model in models], aside)
+            if aside:
+                verdict["sentence"] += f"; not ranked, for {TAUGHT}: {_joined(aside)}"
+            verdict["aside"] = aside
             found.append({"group": group, "aspect": title, "metric": metric["id"], "name": metric["name"], **verdict})
     return found
 
 
-def _verdict(table: Mapping[str, Any], metric: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def _verdict(
+    table: Mapping[str, Any], metric: Mapping[str, Any], names: Sequence[str], aside: Sequence[str]
+) -> dict[str, Any]:
     """``claim``: ``ahead`` of all others, ``first`` (nobody is better), ``shared`` first place, ``tie`` of all,
     ``untested``, ``single`` (nothing to compare with) or ``none`` (no rank)."""
     cells = {name: table["rows"][name]["cells"].get(metric["id"], {}) for name in names}
@@ -43,7 +51,8 @@ def _verdict(table: Mapping[str, Any], metric: Mapping[str, Any], names: Sequenc
     if not ranked:
         return _said("none", [], "no model has a rank here")
     if len(ranked) == 1:
-        return _said("single", [], f"only {leaders[0]} was measured: nothing to compare it with")
+        alone = "has a rank" if aside else "was measured"
+        return _said("single", [], f"only {leaders[0]} {alone}: nothing to compare it with")
     if all(pair["p_holm"] is None for pair in pairs):
         have = "1 identity is" if clusters == 1 else f"{clusters} identities are"
         return _said("untested", [], f"{have} too few for a test (it takes {MIN_CLUSTERS_FOR_SIGNIFICANCE})")
@@ -91,7 +100,7 @@ def headline(
     """What was measured and what came out, in sentences for somebody who sees such a page for the first time."""
     names = [model["name"] for model in models if model["kind"] != "truth"]
     data = summary["data"]
-    size = f"{_count(data['shots'], 'shot')} of {_count(data['identities'], 'identity', 'identities')}"
+    size = f"{counted(data['shots'], 'shot')} of {counted(data['identities'], 'identity', 'identities')}"
     kind = str(summary["protocol"]).partition("/")[0]
     what = _WHAT.get(kind, "were evaluated on {data}").format(data=size)
     said = [f"{_subject(names)} {what}." if names else f"Only the footage itself was measured: {size}."]
@@ -115,7 +124,8 @@ def _outcome(found: Sequence[Mapping[str, Any]]) -> str:
     everywhere = len({verdict["source"] for verdict in found}) > 1
     sentences = []
     if wins:
-        ahead = "is significantly ahead of every other model in"
+        ranked = "ranked " if any(verdict["aside"] for verdict in found) else ""
+        ahead = f"is significantly ahead of every other {ranked}model in"
         sentences.append("; ".join(f"{who} {ahead} {what}" for who, what in _by_model(wins, everywhere)))
     else:
         sentences.append("No model is significantly ahead of all the others at anything listed below")
@@ -129,7 +139,7 @@ def _outcome(found: Sequence[Mapping[str, Any]]) -> str:
         sentences.append(f"Nobody is significantly better than {said}")
     rest = len(compared) - sum(len(where) for of in (wins, first) for where in of.values())
     if rest and (wins or first):
-        sentences.append(f"The other {_count(rest, 'comparison')} below told no model from the best")
+        sentences.append(f"The other {counted(rest, 'comparison')} below told no model from the best")
     return ". ".join(sentences) + "."
 
 
@@ -153,7 +163,3 @@ def _listed(names: Sequence[str], noun: str) -> str:
 
 def _joined(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
-
-
-def _count(n: int, one: str, many: str = "") -> str:
-    return f"{n:,} {one if n == 1 else many or one + 's'}"

@@ -129,6 +129,17 @@ class Block:
         """uint8 [n, 256, 256, 3]."""
         return self.output256 if self.is_truth else resize(self.truth, SIDE)
 
+    @functools.cached_property
+    def mouth256(self) -> np.ndarray:
+        """bool [n, 256, 256]: the clip's own mouth region, nose base to chin."""
+        from prep.shards.schema import MaskBit
+
+        mask = (self.masks & MaskBit.MOUTH) > 0
+        if mask.shape[1] == SIDE:
+            return np.asarray(mask)
+        levels = mask.astype(np.uint8) * 255
+        return np.asarray(resize(levels[..., None].repeat(3, axis=-1), SIDE)[..., 0] > 127)
+
     def stored_faces(self, frames: np.ndarray) -> np.ndarray:
         """uint8 [k, 256, 256, 3]: face boxes of these frames of the output as a shard would store them.
 

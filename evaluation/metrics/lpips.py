@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from evaluation.metrics.base import FACE, SIDE, Block, Context, Mean, Measured, Metric, values_of
-from evaluation.metrics.psnr import mouth_mask
 from g4g_core import weights
 from g4g_core.errors import MissingDependency
 from g4g_core.resize import resize
@@ -131,7 +130,7 @@ class _Session:
     def add(self, block: Block) -> None:
         if self._context.is_truth:
             return
-        mouths = mouth_mask(block)
+        mouths = block.mouth256
         pairs: tuple[list[tuple[np.ndarray, np.ndarray]], ...] = ([], [])
         for frame in block.sampled():
             both = block.output256[frame], block.truth256[frame]

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from evaluation.metrics.base import FACE, SIDE, Block, Context, Mean, Measured, Metric, values_of
+from evaluation.metrics.base import FACE, Block, Context, Mean, Measured, Metric, values_of
 from g4g_core.errors import UsageError
-from g4g_core.resize import resize
-from prep.shards.schema import MaskBit
 
 PEAK = 255.0
 IDENTICAL_DB = 100.0
@@ -41,15 +39,6 @@ def _decibels(error: float, data_range: float) -> float:
     return float("inf") if error == 0 else float(10 * np.log10(data_range**2 / error))
 
 
-def mouth_mask(block: Block) -> np.ndarray:
-    """bool [n, 256, 256]: the clip's own mouth region, nose base to chin."""
-    mask = (block.masks & MaskBit.MOUTH) > 0
-    if mask.shape[1] == SIDE:
-        return np.asarray(mask)
-    levels = mask.astype(np.uint8) * 255
-    return np.asarray(resize(levels[..., None].repeat(3, axis=-1), SIDE)[..., 0] > 127)
-
-
 FACE_PSNR = Metric(
     id="psnr@face", name="PSNR face", unit="dB", better="higher", kind="clip", full_reference=True,
     definition="Peak signal-to-noise ratio of the face box against the clip, RGB at 256 px; from the mean squared "
@@ -81,11 +70,10 @@ class _Session:
     def add(self, block: Block) -> None:
         if self._context.is_truth:
             return
-        mouths = mouth_mask(block)
         for frame in np.flatnonzero(block.scored):
             error = squared_error(block.output256[frame], block.truth256[frame])
             self._face.add(error[FACE])
-            self._mouth.add(error[mouths[frame]])
+            self._mouth.add(error[block.mouth256[frame]])
 
     def result(self) -> Measured:
         pairs = {FACE_PSNR: self._face.value, MOUTH_PSNR: self._mouth.value}

@@ -6,7 +6,6 @@ import cv2
 import numpy as np
 
 from evaluation.metrics.base import FACE, Block, Context, Mean, Measured, Metric, values_of
-from evaluation.metrics.psnr import mouth_mask
 from g4g_core.errors import UsageError
 
 _SIGMA, _RADIUS = 1.5, 5
@@ -33,10 +32,11 @@ def ssim_map(a: np.ndarray, b: np.ndarray, data_range: float = 255.0) -> np.ndar
         raise UsageError(f"SSIM compares pictures of one size and 11 px or more, not {a.shape} with {b.shape}")
     x, y = a.astype(np.float64), b.astype(np.float64)
     mean_x, mean_y = _blur(x), _blur(y)
-    xx, yy, xy = mean_x * mean_x, mean_y * mean_y, mean_x * mean_y
-    variance_x, variance_y, covariance = _blur(x * x) - xx, _blur(y * y) - yy, _blur(x * y) - xy
+    squares, product = mean_x * mean_x + mean_y * mean_y, mean_x * mean_y
+    variances = _blur(x * x + y * y) - squares  # of the two only their sum counts
+    covariance = _blur(x * y) - product
     c1, c2 = (_K1 * data_range) ** 2, (_K2 * data_range) ** 2
-    return np.asarray(((2 * xy + c1) * (2 * covariance + c2)) / ((xx + yy + c1) * (variance_x + variance_y + c2)))
+    return np.asarray(((2 * product + c1) * (2 * covariance + c2)) / ((squares + c1) * (variances + c2)))
 
 
 def ssim(a: np.ndarray, b: np.ndarray, data_range: float = 255.0) -> float:
@@ -81,13 +81,13 @@ class _Session:
     def add(self, block: Block) -> None:
         if self._context.is_truth:
             return
-        mouths = mouth_mask(block)
         for frame in np.flatnonzero(block.scored):
-            box = _around(mouths[frame])
+            mouth = block.mouth256[frame]
+            box = _around(mouth)
             similar = np.full(block.output256[frame].shape, np.nan)
             similar[box] = ssim_map(block.output256[frame][box], block.truth256[frame][box])
             self._face.add(similar[FACE])
-            self._mouth.add(similar[mouths[frame]])
+            self._mouth.add(similar[mouth])
 
     def result(self) -> Measured:
         return values_of({FACE_SSIM: self._face.value, MOUTH_SSIM: self._mouth.value}, self._context)

@@ -57,11 +57,20 @@ const FAR_OFF = 30;
 // A packed number as {value, text}, or null.
 function unpack(column, place) {
   const digits = column.data.substr(place * column.width, column.width);
-  if (digits[0] === data.missing) return null;
+  if (digits[0] === data.missing) {
+    const far = column.far?.[place];
+    return far === undefined ? null : { value: Number(far), text: minus(far) };
+  }
   let units = 0;
   for (const letter of digits) units = units * 64 + digitOf.get(letter);
   const value = (units + column.low) / 10 ** column.digits;
   return { value, text: minus(value.toFixed(column.digits)) };
+}
+
+// As unpack, without what is no number to draw or to sort by: NaN and infinity.
+function measured(column, place) {
+  const found = unpack(column, place);
+  return found !== null && Number.isFinite(found.value) ? found : null;
 }
 
 const unpackCurve = ([low, high, digits]) =>
@@ -94,7 +103,9 @@ function noteOf(node) {
 function showTip(event) {
   const focused = document.activeElement;
   const note = noteOf(event.target) ?? (focused.matches(":focus-visible") ? noteOf(focused) : null);
+  for (const former of document.querySelectorAll("[aria-describedby=tip]")) former.removeAttribute("aria-describedby");
   if (!note) { tip.hidden = true; return; }
+  if (!note.holder.hasAttribute("aria-describedby")) note.holder.setAttribute("aria-describedby", "tip");
   tip.textContent = note.text;
   tip.hidden = false;
   const at = note.holder.getBoundingClientRect(), own = tip.getBoundingClientRect();
@@ -104,6 +115,7 @@ function showTip(event) {
 }
 document.addEventListener("mouseover", showTip);
 document.addEventListener("focusin", showTip);
+document.addEventListener("click", showTip);
 document.addEventListener("focusout", () => { tip.hidden = true; });
 document.addEventListener("scroll", () => { if (!tip.hidden) showTip({ target: document.activeElement }); }, true);
 document.addEventListener("keydown", (event) => { if (event.key === "Escape") tip.hidden = true; });

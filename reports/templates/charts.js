@@ -37,22 +37,22 @@ function showBreakdowns(source, id) {
 
 function cellsOf(one, id) {
   const count = one.labels.length;
-  return one.models.map((model, row) => ({ model: data.models[model], cells: one.labels.map((_, part) => unpack(one.columns[id], row * count + part)) }))
+  return one.models.map((model, row) => ({ model: data.models[model], cells: one.labels.map((_, part) => measured(one.columns[id], row * count + part)) }))
     .filter(({ cells }) => cells.some(Boolean));
 }
 
 function thirds(one, id) {
   const rows = cellsOf(one, id);
-  const x = scale(rows.flatMap(({ cells }) => cells.filter(Boolean).map((cell) => cell.value)), 5, 95);
+  const x = clear(rows.flatMap(({ cells }) => cells.filter(Boolean).map((cell) => [cell.value])), 5, 95);
   return boxed(`By ${one.by}`, el("table", {}, heads("Model", ...one.labels.map((label, part) => `${label} (${one.shots[part]} shots)`)),
     el("tbody", {}, rows.map(({ model, cells }) => el("tr", { class: model.truth ? "is-truth" : null }, el("th", { scope: "row" }, model.name),
       cells.map((cell) => el("td", {}, ...(cell === null ? ["\u2013"] : [cell.text, fill(picture(100, 12, null,
-        line("axis", 0, 6, 100, 6), dot(x(cell.value), 6, 3.5)), { class: model.truth ? "is-truth" : "" }, [])]))))))));
+        line("axis", 0, 6, 100, 6), placed(x, cell.value, 6, 3.5)), { class: model.truth ? "is-truth" : "" }, [])]))))))));
 }
 
 function strips(one, id) {
   const metric = metricOf.get(id), rows = cellsOf(one, id), width = 420;
-  const x = scale(rows.flatMap(({ cells }) => cells.filter(Boolean).map((cell) => cell.value)), 6, width - 6);
+  const x = clear(rows.flatMap(({ cells }) => cells.filter(Boolean).map((cell) => [cell.value])), 6, width - 6);
   return boxed("By identity", el("table", {}, el("caption", {}, el("span", {}, `A dot an identity (${one.labels.length}), one scale.`)),
     heads("Model", "", "Worst", "Best"), el("tbody", {}, rows.map(({ model, cells }) => {
       const known = cells.map((cell, part) => ({ cell, part })).filter(({ cell }) => cell)
@@ -60,7 +60,7 @@ function strips(one, id) {
       const named = ({ cell, part }) => `${one.labels[part]}: ${cell.text}`;
       return el("tr", {}, el("th", { scope: "row" }, model.name),
         el("td", {}, fill(picture(width, 16, null, line("axis", 0, 8, width, 8), ...known.map((each) =>
-          fill(dot(x(each.cell.value), 8, 3.5), { "fill-opacity": "0.55" }, [draw("title", {}, named(each))]))), { class: model.truth ? "is-truth" : "" }, [])),
+          fill(placed(x, each.cell.value, 8, 3.5), { "fill-opacity": "0.55" }, [draw("title", {}, named(each))]))), { class: model.truth ? "is-truth" : "" }, [])),
         el("td", { class: "long" }, named(known[0])), el("td", { class: "long" }, named(known[known.length - 1])));
     }))));
 }
@@ -75,16 +75,21 @@ function showIntervals(source) {
       const x = clear(cells.map((cell) => cell.slice(1).filter((text) => text !== null).map(Number)), left, width - left);
       const target = typeof metric.better === "number" && numbers.length ? x(metric.better) : null;
       const lines = cells.flatMap(([model, mean, low, high], place) => {
-        const y = place * row + 21, at = x(Number(mean));
+        const y = place * row + 21;
         return [words(0, y - 7, `${data.models[model].name}: ${minus(mean)}${low === null ? "" : ` (${minus(low)} to ${minus(high)})`}`, "start"),
           line("axis", 0, y, width, y), draw("g", { class: data.models[model].truth ? "is-truth" : "" },
-            low === null ? null : line("span", x(Number(low)), y, x(Number(high)), y), at === x.far(Number(mean)) ? dot(at, y) : off(at, y, at > width / 2))];
+            low === null ? null : line("span", x(Number(low)), y, x(Number(high)), y), placed(x, Number(mean), y))];
       });
       return el("figure", {}, el("figcaption", {}, el("b", {}, titleOf(metric))),
         picture(width, cells.length * row + 4, `Intervals of ${metric.name}`, target === null ? null : line("target", target, 0, target, cells.length * row), ...lines));
     }))];
 }
-const off = (x, y, right) => draw("path", { class: "beyond", d: right ? `M${x - 5} ${y - 4}l6 4l-6 4z` : `M${x + 5} ${y - 4}l-6 4l6 4z` });
+// A dot, or an arrow at the border that the value lies beyond.
+function placed(x, value, y, radius) {
+  const at = x(value), far = x.far(value);
+  if (at === far) return dot(at, y, radius);
+  return draw("path", { class: "beyond", d: far > at ? `M${at - 5} ${y - 4}l6 4l-6 4z` : `M${at + 5} ${y - 4}l-6 4l6 4z` });
+}
 
 // ---------------------------------------------------------------- a score against a fact of the shot
 
@@ -121,7 +126,7 @@ const signed = (value) => minus(value.toFixed(2));
 function showAgainst(source, id, fact) {
   const { shots, columns } = data.clips, total = shots.clip.length, mine = shotsOf(source).filter((shot) => shots[fact][shot] !== null);
   const read = data.models.map((model, place) => ({ model, points: mine
-    .map((shot) => ({ shot, x: shots[fact][shot], y: unpack(columns[id], place * total + shot) })).filter(({ y }) => y) }))
+    .map((shot) => ({ shot, x: shots[fact][shot], y: measured(columns[id], place * total + shot) })).filter(({ y }) => y) }))
     .filter(({ points }) => points.length);
   const width = 300, height = 170, all = read.flatMap(({ points }) => points);
   const x = scale(all.map((point) => point.x), 44, width - 8), y = clear(all.map((point) => [point.y.value]), height - 24, 10);
@@ -153,7 +158,7 @@ function showCorrelation(source) {
   const { columns } = data.clips, total = data.clips.shots.clip.length, mine = shotsOf(source);
   const metrics = Object.keys(columns).map((id) => metricOf.get(id));
   const models = data.models.map((model, place) => ({ model, place })).filter(({ model }) => !model.truth);
-  const values = metrics.map((metric) => models.map(({ place }) => mine.map((shot) => goodness(metric, unpack(columns[metric.id], place * total + shot)))));
+  const values = metrics.map((metric) => models.map(({ place }) => mine.map((shot) => goodness(metric, measured(columns[metric.id], place * total + shot)))));
   const of = (a, b) => {
     const found = models.map((_, model) => {
       const both = mine.map((_, at) => at).filter((at) => values[a][model][at] !== null && values[b][model][at] !== null);

@@ -4,7 +4,16 @@ const dialog = byId("clip"), clipBody = byId("clip-body");
 const places = new Map(shots.clip.map((_, shot) => [keyOf(shot), shot]));
 let opened = null, player = null;
 
-const linked = () => (location.hash.startsWith("#clip=") ? decodeURIComponent(location.hash.slice(6)) : null);
+// the clip that the address names, as it stands where it is no encoded text
+function linked() {
+  if (!location.hash.startsWith("#clip=")) return null;
+  const name = location.hash.slice(6);
+  try {
+    return decodeURIComponent(name);
+  } catch {
+    return name;
+  }
+}
 // the clips of the table as it is filtered and sorted, each once
 const listed = () => [...new Set(rows.map((row) => row % count))];
 

@@ -37,7 +37,7 @@ function find() {
   if (order === "failed") rows.sort((a, b) => errors.has(b) - errors.has(a) || a % count - b % count || a - b);
   else if (id) {
     const sign = order === "worst" ? -1 : 1;
-    const keys = new Map(rows.map((row) => [row, unpack(columns[id], row)]));
+    const keys = new Map(rows.map((row) => [row, measured(columns[id], row)]));
     const bad = (row) => badness(metricOf.get(id), keys.get(row).value);
     rows.sort((a, b) => {
       const x = keys.get(a), y = keys.get(b);
@@ -86,6 +86,22 @@ function clipRow(row) {
     el("td", { class: "who" }, data.models[model].name), el("td", { class: "n" }, String(shots.frames[shot])),
     why ? el("td", { class: "error", colspan: Math.max(1, shown.length) }, el("div", {}, `failed: ${why.join(": ")}`))
       : shown.map((metric) => el("td", { class: "n" }, unpack(columns[metric.id], row)?.text ?? "\u2013")));
+}
+
+// The rows as they are filtered and ordered, of all pages, for export.
+function clipTable() {
+  const plain = (text) => ({ text: String(text), marks: [] });
+  return { titles: ["Clip", "Shot", "Source", "Identity", "Model", "Frames", ...shown.map(titleOf), "Flags", "Error"], body: rows.map((row) => {
+    const model = Math.floor(row / count), shot = row % count;
+    return [shots.clip[shot], shots.shot[shot], shots.source[shot], shots.identity[shot], data.models[model].name, shots.frames[shot],
+      ...shown.map((metric) => unpack(columns[metric.id], row)?.text ?? ""), flags.get(row) ?? "", (errors.get(row) ?? []).join(": ")].map(plain);
+  }) };
+}
+
+function clipCaption() {
+  const chosen = Object.values(choice).filter((field) => field.value !== "")
+    .map((field) => `${textOf(document.querySelector(`label[for="${field.id}"]`)).toLowerCase()}: ${field.selectedOptions?.[0].textContent ?? field.value}`);
+  return ["Clips", byId("count").textContent, ...chosen].join("; ");
 }
 
 for (const [name, field] of Object.entries(choice)) field.addEventListener(name === "text" ? "input" : "change", find);

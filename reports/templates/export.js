@@ -1,45 +1,72 @@
-// ---------------------------------------------------------------- a table as it is shown, for a paper
+// ---------------------------------------------------------------- a table as it is shown, for a paper or a program
 
-const MARKDOWN = { escape: (text) => text.replace(/[\\`*_{}[\]<>|#]/g, "\\$&"), bold: (text) => `**${text}**`, plusMinus: (text) => ` \u00b1${text}` };
 const TEX = { "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "<": "\\textless{}", ">": "\\textgreater{}", "|": "\\textbar{}",
-  "\u2191": "$\\uparrow$", "\u2193": "$\\downarrow$", "\u2192": "$\\rightarrow$", "\u2212": "$-$", "\u00b1": "$\\pm$", "\u2013": "--" };
-const LATEX = { escape: (text) => text.replace(/[\\~^<>|\u2191\u2193\u2192\u2212\u00b1\u2013&%$#_{}]/g, (letter) => TEX[letter] ?? `\\${letter}`),
+  "\u2191": "$\\uparrow$", "\u2193": "$\\downarrow$", "\u2192": "$\\rightarrow$", "\u2212": "$-$", "\u00b1": "$\\pm$", "\u00d7": "$\\times$", "\u2013": "--" };
+const MARKDOWN = { escape: (text) => text.replace(/[\\`*_{}[\]<>|#]/g, "\\$&"), bold: (text) => `**${text}**`, plusMinus: (text) => ` \u00b1${text}` };
+const LATEX = { escape: (text) => text.replace(/[\\~^<>|\u2191\u2193\u2192\u2212\u00b1\u00d7\u2013&%$#_{}]/g, (letter) => TEX[letter] ?? `\\${letter}`),
   bold: (text) => `\\textbf{${text}}`, plusMinus: (text) => ` {\\scriptsize$\\pm$${text}}` };
 
 const textOf = (node) => node.textContent.replace(/\s+/g, " ").trim();
+const textsOf = (node, kind) => [...node.querySelectorAll(kind)].map(textOf);
 
-// Rows of texts: what the table shows now, in its order, without the columns that are hidden.
-function shownTable(table, form) {
+// {text, half, rank, few, marks, bold} of a cell as it is shown.
+function shownCell(cell) {
+  const number = cell.querySelector(".num");
+  if (number) {
+    return { text: textOf(number), half: cell.querySelector("[data-half]")?.dataset.half, rank: cell.querySelector(".rank")?.dataset.rank,
+      few: cell.querySelector(".few") !== null, marks: cell.dataset.marks ? [cell.dataset.marks] : [], bold: cell.classList.contains("lead-cell") };
+  }
+  const scored = cell.querySelector(".scored");
+  if (scored) return { text: textOf(scored), marks: textsOf(cell, ".failed") };
+  const only = cell.querySelector(".same, [aria-hidden]");
+  if (only) return { text: textOf(only), marks: [] };
+  const first = cell.firstChild?.textContent.trim() ?? "", change = textsOf(cell, ".line");
+  return { text: [first, ...change].join(" "), marks: [...textsOf(cell, "th > small"), ...textsOf(cell, ".chip")] };
+}
+
+// Heads and rows of a table, in its order, without the columns that are hidden.
+function shownTable(table) {
   const columns = [...table.querySelectorAll("thead tr:last-child th")].map((head, place) => ({ head, place })).filter(({ head }) => !head.hidden && !head.classList.contains("off"));
-  const titles = columns.map(({ head }) => form.escape(textOf(head)));
-  const body = [...table.tBodies].flatMap((part) => [...part.rows]).map((row) => columns.map(({ place }) => {
-    const cell = row.cells[place], number = cell.querySelector(".num");
-    if (place === 0) return form.escape([cell.firstChild.textContent.trim(), ...[...cell.querySelectorAll(".chip")].map((chip) => `(${textOf(chip)})`)].join(" "));
-    if (!number) return form.escape(textOf(cell.querySelector(".same, .scored, [aria-hidden]") ?? cell));
-    const half = cell.querySelector("[data-half]"), rank = cell.querySelector(".rank"), text = form.escape(textOf(number));
-    return (cell.classList.contains("lead-cell") ? form.bold(text) : text) + (half ? form.plusMinus(half.dataset.half) : "")
-      + (rank ? ` ${form.escape(rank.dataset.rank)}` : "");
-  }));
-  return { titles, body };
+  const rows = [...table.tBodies].flatMap((part) => [...part.rows]);
+  return { titles: columns.map(({ head }) => textOf(head)), body: rows.map((row) => columns.map(({ place }) => shownCell(row.cells[place]))) };
 }
 
-function asMarkdown(table, caption) {
-  const { titles, body } = shownTable(table, MARKDOWN), row = (cells) => `| ${cells.join(" | ")} |`;
-  return [`**${MARKDOWN.escape(caption)}**`, "", row(titles), `|---${"|---:".repeat(titles.length - 1)}|`, ...body.map(row), ""].join("\n");
+function written({ text, half, rank, few, marks, bold }, form) {
+  const behind = (rank ? ` ${rank}` : "") + (few ? " *" : "") + (marks.length ? ` (${marks.join("; ")})` : "");
+  return (bold ? form.bold(form.escape(text)) : form.escape(text)) + (half ? form.plusMinus(half) : "") + form.escape(behind);
 }
 
-function asLatex(table, caption) {
-  const { titles, body } = shownTable(table, LATEX), row = (cells) => `${cells.join(" & ")} \\\\`;
+function asMarkdown({ titles, body }, caption) {
+  const row = (cells) => `| ${cells.join(" | ")} |`, escaped = titles.map(MARKDOWN.escape);
+  return [`**${MARKDOWN.escape(caption)}**`, "", row(escaped), `|---${"|---:".repeat(titles.length - 1)}|`,
+    ...body.map((cells) => row(cells.map((cell) => written(cell, MARKDOWN)))), ""].join("\n");
+}
+
+function asLatex({ titles, body }, caption) {
+  const row = (cells) => `${cells.join(" & ")} \\\\`, escaped = titles.map(LATEX.escape);
   return ["% needs \\usepackage{booktabs,graphicx}", "\\begin{table*}", "\\centering", `\\caption{${LATEX.escape(caption)}}`, "\\resizebox{\\textwidth}{!}{%",
-    `\\begin{tabular}{l${"r".repeat(titles.length - 1)}}`, "\\toprule", row(titles), "\\midrule", ...body.map(row), "\\bottomrule", "\\end{tabular}}", "\\end{table*}", ""].join("\n");
+    `\\begin{tabular}{l${"r".repeat(titles.length - 1)}}`, "\\toprule", row(escaped), "\\midrule", ...body.map((cells) => row(cells.map((cell) => written(cell, LATEX)))),
+    "\\bottomrule", "\\end{tabular}}", "\\end{table*}", ""].join("\n");
 }
 
+// A number a field: what stands behind a number has fields of its own, where any row has it.
+function asCsv({ titles, body }) {
+  const parts = [["", ({ text }) => text.replaceAll("\u2212", "-")], [" \u00b1", ({ half }) => half ?? ""], [" rank", ({ rank }) => rank?.slice(1) ?? ""],
+    [" note", ({ few, marks }) => [...(few ? ["few identities"] : []), ...marks].join("; ").replaceAll("\u2212", "-")]];
+  const fields = titles.flatMap((title, place) => parts.filter(([name, of]) => name === "" || body.some((cells) => of(cells[place]) !== ""))
+    .map(([name, of]) => ({ title: title + name, place, of })));
+  const quoted = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text), row = (texts) => texts.map(quoted).join(",");
+  return [row(fields.map(({ title }) => title)), ...body.map((cells) => row(fields.map(({ place, of }) => of(cells[place])))), ""].join("\n");
+}
+
+const FORMS = { markdown: asMarkdown, latex: asLatex, csv: asCsv };
 for (const place of document.querySelectorAll(".export")) {
-  const table = place.parentElement.querySelector("table.board"), area = place.querySelector("textarea"), said = place.querySelector("output");
+  const area = place.querySelector("textarea"), said = place.querySelector("output");
   place.addEventListener("click", (event) => {
     const form = event.target.closest("button")?.dataset.form;
     if (!form) return;
-    area.value = (form === "latex" ? asLatex : asMarkdown)(table, place.dataset.caption);
+    const table = place.dataset.caption ? shownTable(place.previousElementSibling.querySelector("table")) : clipTable();
+    area.value = FORMS[form](table, place.dataset.caption || clipCaption());
     area.hidden = false;
     area.rows = Math.min(16, area.value.split("\n").length);
     area.focus();
@@ -48,4 +75,3 @@ for (const place of document.querySelectorAll(".export")) {
     navigator.clipboard?.writeText(area.value).then(() => { said.textContent = "Copied."; }, () => {});
   });
 }
-

@@ -63,7 +63,11 @@ function makePlayer(record, shot) {
     if (!video.seeking) video.currentTime = (wanted + 0.5) / FPS;
   }
   const step = (by) => seek((wanted ?? frame) + by);
-  const toggle = () => (video.paused ? video.play() : video.pause());
+  // playing is refused where a pause, another clip or the browser comes first: the button shows what is
+  const toggle = () => {
+    if (!video.paused) video.pause();
+    else video.play().catch((error) => { if (error.name !== "AbortError") where.textContent = `This browser does not play: ${error.message}`; });
+  };
 
   video.addEventListener("seeked", () => {
     const at = Math.floor(video.currentTime * FPS + 1e-6);
@@ -72,7 +76,7 @@ function makePlayer(record, shot) {
     else wanted = null;
   });
   video.addEventListener("loadeddata", () => { video.currentTime = 0.5 / FPS; });
-  video.addEventListener("error", () => { where.textContent = "This browser cannot play the video (H.264)."; });
+  video.addEventListener("error", () => { if (alive) where.textContent = "The video cannot be played: its file is not beside this page, or this browser plays no H.264."; });
   for (const name of ["play", "pause"]) video.addEventListener(name, () => { play.textContent = video.paused ? "Play" : "Pause"; });
   const draws = "requestVideoFrameCallback" in video;
   function tick(_, about) {

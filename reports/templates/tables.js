@@ -22,6 +22,38 @@ for (const table of document.querySelectorAll("table.board")) {
     }));
   });
 }
+// ---------------------------------------------------------------- what stands behind a number: one stop of the tab key a table, arrows from there
+
+const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+// The cell that the tab key reaches: the one that was reached last, or the first that is shown.
+function reach(table, wanted = null) {
+  const cells = [...table.querySelectorAll("td[data-tip]")].filter((cell) => !cell.hidden);
+  const kept = wanted ?? cells.find((cell) => cell.tabIndex === 0) ?? cells[0];
+  for (const cell of table.querySelectorAll("td[data-tip]")) cell.tabIndex = cell === kept ? 0 : -1;
+}
+
+for (const table of document.querySelectorAll("table.board")) {
+  reach(table);
+  table.addEventListener("focusin", (event) => { if (event.target.matches("td[data-tip]")) reach(table, event.target); });
+  table.addEventListener("keydown", (event) => {
+    const cell = event.target, way = STEPS[event.key];
+    if (!way || !cell.matches("td[data-tip]") || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    const lines = [...table.tBodies].flatMap((part) => [...part.rows]);
+    let row = lines.indexOf(cell.parentElement), column = cell.cellIndex;
+    for (;;) {
+      column += way[0];
+      row += way[1];
+      const next = lines[row]?.cells[column];
+      if (!next) return;
+      if (next.matches("td[data-tip]") && !next.hidden) {
+        next.focus();
+        return;
+      }
+    }
+  });
+}
 for (const pick of document.querySelectorAll(".pick")) {
   const table = pick.parentElement.querySelector("table.board");
   pick.addEventListener("click", (event) => {
@@ -30,5 +62,6 @@ for (const pick of document.querySelectorAll(".pick")) {
     const group = button.dataset.group;
     for (const other of pick.children) other.setAttribute("aria-pressed", String(other === button));
     for (const cell of table.querySelectorAll("[class*='g-']")) cell.hidden = group !== "" && !cell.classList.contains(`g-${group}`);
+    reach(table);
   });
 }

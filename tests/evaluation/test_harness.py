@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from evaluating import KIND, InProcess, Register, evaluated
 
 from evaluation.harness import metrics_named
 from evaluation.metrics import MEASURES
-from evaluation.models import models_of
+from evaluation.models import TRUTH, models_of
 from evaluation.shots import shots_of
 from g4g_core.errors import UsageError
 from prep.run.runners import SyncRunner, close_guard
@@ -341,6 +342,13 @@ def test_adding_a_model_computes_only_that_model(shards: str, tmp_path: Path) ->
 
     assert {model for _, model, _ in runner.operations} == {"shuffled"}
     assert both.summary == fresh.summary
+
+
+def test_models_take_turns_model_by_model_for_to_start_one_takes_seconds(shards: str, tmp_path: Path) -> None:
+    runner = InProcess()
+    evaluated(shards, tmp_path / "run", runner, models=["still", "again=still", "shuffled"], metrics=["psnr"])
+    models = [model for _, model, _ in runner.operations]
+    assert [model for model, _ in itertools.groupby(models)] == [TRUTH, "still", "again", "shuffled"]
 
 
 def test_a_new_version_of_a_metric_measures_only_that_metric(

@@ -13,6 +13,7 @@ from evaluating import InProcess
 from evaluation.pairs import evaluate_pairs, read_pairs
 from evaluation.score import score_videos
 from evaluation.shots import ShotReader, shots_of
+from g4g_core import storage
 from g4g_core.errors import SourceError, UsageError
 from prep.run.runners import SyncRunner, Task, close_guard
 from prep.shards.index import Dataset
@@ -51,6 +52,9 @@ def test_videos_with_originals_are_cut_like_them_and_compared(videos: Path, resu
     )  # fmt: skip
 
     assert report.summary["protocol"] == "videos-reference/1"
+    settings = storage.read_json(tmp_path / "run" / "run.json")["settings"]
+    assert settings["videos"] == {"dark": str(results), "same": str(videos)} and settings["reference"] == str(videos)
+    assert settings["metrics"] == ["psnr", "judge", "cpbd"] and settings["on_failure"] == "drop-everywhere"
     (table,) = report.summary["tables"].values()
     assert [(model, code) for model, _, code, _ in report.failed] == [("dark", "bad_video")]
     rows = table["rows"]
@@ -153,6 +157,9 @@ def test_pairs_are_dubbed_pasted_back_and_scored(videos: Path, tmp_path: Path) -
     )  # fmt: skip
 
     assert report.summary["protocol"] == "pairs/1" and not report.failed
+    settings = storage.read_json(tmp_path / "run" / "run.json")["settings"]
+    assert settings["pairs"] == str(tmp_path / "pairs.txt") and settings["models"] == ["still", "shuffled=still"]
+    assert settings["metrics"] == ["judge", "identity", "cpbd"] and settings["seed"] == 0
     (table,) = report.summary["tables"].values()
     assert table["shots"] == 2 and table["frames"] == 36 + 24
     assert list(report.summary["data"]["excluded"].values()) == ["speech_too_short", "unreadable_speech"]

@@ -54,11 +54,18 @@ def chromium() -> Iterator[Any]:
 
 @contextlib.contextmanager
 def visit(
-    browser: Any, page: Path, *, fragment: str = "", width: int = 1280, height: int = 900, scheme: Scheme = "light"
+    browser: Any,
+    page: Path,
+    *,
+    fragment: str = "",
+    width: int = 1280,
+    height: int = 900,
+    scheme: Scheme = "light",
+    touch: bool = False,
 ) -> Iterator[Visit]:
     """Open a file of this machine; what it did wrong fails the test when it is closed."""
     context = browser.new_context(
-        viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce"
+        viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce", has_touch=touch
     )
     opened = context.new_page()
     seen = Visit(opened, [], [])

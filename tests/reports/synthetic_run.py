@@ -12,12 +12,13 @@ import numpy as np
 from evaluation.harness import Plan
 from evaluation.metrics import METRICS
 from evaluation.models import TRUTH, Model
-from evaluation.protocols import RECONSTRUCTION, Protocol
+from evaluation.protocols import ON_SHARDS, RECONSTRUCTION, Protocol
 from evaluation.results import Results
 from evaluation.run import write_run
 from evaluation.shots import Shot
 from evaluation.study_results import RESULTS_KIND
 from evaluation.summary import summarise
+from reports.opinions import identity_of
 
 LPIPS = {name: "needs the weights lpips-alex: g4g-eval weights fetch lpips-alex" for name in METRICS if "lpips" in name}
 SETS = {name: "left out" for name, metric in METRICS.items() if metric.kind == "set"}
@@ -97,7 +98,9 @@ def write_synthetic_run(
                 curves[one.name, each.key]["judge_frames"] = by_frame
             if "lse_d@crop1" not in unavailable:
                 curves[one.name, each.key]["lse"] = [round(float(v), 4) for v in 10 * curve]
-    results = MadeUp(plan, failed, values, missing, curves, {}, {})
+    prompted = [(one.name, each.key) for one in models if one.kind == "generator" for each in shots]
+    prompts = {place: [f"prompt of {place[1]}"] for place in prompted if protocol.id in ON_SHARDS}
+    results = MadeUp(plan, failed, values, missing, curves, {}, prompts)
     summary = summarise(results, on_failure=on_failure, pooled=pooled, precision="fp32", split="test")
     write_run(str(out), plan, results, summary, {"settings": dict(settings or {}), "seconds": 12.3})
     return summary
@@ -112,13 +115,14 @@ def _value(rng: np.random.Generator, better: str | float | None, shift: float) -
     return round(10 + noise + (shift if better == "higher" else -shift), 6)
 
 
-def study_results(models: list[str]) -> dict[str, Any]:
-    """As ``study collect`` writes them, of made-up numbers."""
+def study_results(models: list[str], run: Path) -> dict[str, Any]:
+    """As ``study collect`` writes them of a run, of made-up numbers."""
     sure = {"low": 3.1, "high": 3.9, "raters_low": 3.1, "raters_high": 3.9, "n": 40, "raters": 11, "identities": 8}
     opinion = {"models": {name: {"mean": 3.5, **sure, "few": True, "rank": 1} for name in models}, "pairs": []}
     strength = {"strength": 0.4, **sure, "chance": 0.6, "chance_low": 0.52, "chance_high": 0.68, "few": True, "rank": 1}
     return {
-        "schema_version": 1, "kind": RESULTS_KIND, "study": "abc", "page": "p", "facts": {}, "models": models,
+        "schema_version": 1, "kind": RESULTS_KIND, "study": "abc", "page": "p", "models": models,
+        "facts": {"run": identity_of(str(run), models)},
         "questions": {name: f"about {name}?" for name in ("sync", "fidelity", "identity", "preference")},
         "trials": {"preference": 8, "rating": 8, "checks": 2}, "shots": 12, "identities": 8,
         "raters": {"counted": ["r1", "r2"], "excluded": [{"rater": "r3", "file": "c", "reasons": ["too fast"]}],

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from synthetic_run import GROUND_TRUTH, model, shot, study_results, write_synthe
 from evaluation.models import Model
 from g4g_core import storage
 from g4g_core.errors import UsageError
+from reports.claims import TAUGHT
 from reports.clips import decimals, pack_column
 from reports.figures import Axis, Point, Scale, pareto_front, scatter, whiskers
 from reports.leaderboard import read_board, write_report
@@ -55,6 +57,35 @@ def test_one_group_far_off_is_left_out_of_the_scale_and_shown_at_its_border() ->
     assert "circle" not in drawn["far"]
 
 
+def arrow(svg: str) -> str:
+    """Where the arrow of a drawing points."""
+    (turned,) = re.findall(r'class="beyond[^>]* rotate\((-?\d+)\)', svg)
+    return {"0": "right", "180": "left", "90": "down", "-90": "up"}[turned]
+
+
+@pytest.mark.parametrize(("mean", "way"), [(-1e6, "left"), (1e6, "right")])
+def test_the_arrow_of_a_model_far_off_points_to_where_it_lies(mean: float, way: str) -> None:
+    cells = {name: {"mean": value} for name, value in (("a", 1.0), ("b", 1.2), ("c", 1.4), ("far", mean))}
+    assert arrow(whiskers(cells)["far"]) == way
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "way"), [(-1e6, 2.0, "left"), (1e6, 2.0, "right"), (2.0, -1e6, "down"), (2.0, 1e6, "up")]
+)
+def test_in_a_scatter_arrows_point_along_the_axis_that_a_model_leaves(x: float, y: float, way: str) -> None:
+    points = [point("a", 1, 1), point("b", 2, 2), point("c", 3, 3), point("far", x, y)]
+    assert arrow(scatter(points, Axis("x", "higher"), Axis("y", "higher"))) == way
+
+
+def test_a_model_that_is_not_ranked_is_drawn_and_neither_stands_on_the_front_nor_keeps_others_from_it() -> None:
+    taught = dataclasses.replace(point("taught", 9, 9), unranked=True)
+    points = [point("a", 1, 9), point("b", 2, 7), taught]
+    assert [p.label for p in pareto_front(points, "higher", "higher")] == ["a", "b"]
+    drawn = scatter(points, Axis("x", "higher"), Axis("y", "higher"))
+    assert drawn.count('class="dot model aside"') == 1
+    assert "taught: 9, 9 (not ranked)" in drawn
+
+
 @pytest.mark.parametrize("groups", [[[1.0], [1.0], [9.0]], [[1.0], [9.0]], [[1.0], [2.0], [9.0]], [[3.0]]])
 def test_what_differs_plainly_stays_on_the_scale(groups: list[list[float]]) -> None:
     scale = Scale.clear(groups, 0, 100)
@@ -97,6 +128,29 @@ def test_variants_are_compared_with_the_whole_model_whatever_their_order(tmp_pat
     assert float(worse["effect"]) == pytest.approx(means[0] - means[1], abs=0.1)
 
 
+def test_by_the_judge_that_taught_it_a_variant_is_compared_with_nothing(tmp_path: Path) -> None:
+    taught = {"marks": (TAUGHT,), "judged_by_its_teacher": True}
+    models = [GROUND_TRUTH, *(Model(name, "generator", name, fingerprint=name) for name in ("g4g", "other"))]
+    models.append(Model("g4g-no-intra", "generator", "g4g-no-intra", fingerprint="x", **taught))
+    metrics = ["sync_score@judge", "psnr@mouth"]
+    write_synthetic_run(tmp_path, models, [shot(i) for i in range(12)], metrics=metrics, effect=9.0)
+    board = read_board(str(tmp_path))
+    (source,) = board["sources"]
+    variant = source["ablation"]["rows"][1]["cells"]
+    assert variant["sync_score@judge"]["change"]["verdict"] == f"no comparison: {TAUGHT}"
+    assert variant["sync_score@judge"]["unranked"] == TAUGHT
+    assert variant["psnr@mouth"]["change"]["verdict"] == "better without it"
+    sync, picture = source["verdicts"]
+    assert sync["sentence"].endswith(f"not ranked, for {TAUGHT}: g4g-no-intra")
+    assert sync["leaders"] == ["other"]
+    assert picture["leaders"] == ["g4g-no-intra"]
+    assert "ahead of every other ranked model in lip sync" in board["headline"][1]
+    page = Path(write_report(str(tmp_path))).read_text(encoding="utf-8")
+    assert page.count('class="dot model aside"') == 1
+    assert "takes no part in the front" in page
+    assert len(re.findall(r"g4g-no-intra: [^;]* \(not ranked\)", page)) == 1
+
+
 def test_without_variants_or_without_the_whole_model_there_is_no_ablation(tmp_path: Path) -> None:
     shots = [shot(i) for i in range(3)]
     for names in (["g4g", "other"], ["g4g-no-intra", "other"]):
@@ -111,7 +165,7 @@ def test_without_variants_or_without_the_whole_model_there_is_no_ablation(tmp_pa
 def test_what_raters_said_stands_on_the_page_with_intervals_and_who_was_left_out(tmp_path: Path) -> None:
     write_synthetic_run(tmp_path, [GROUND_TRUTH, model("alpha")], [shot(1), shot(2)], metrics=["psnr@mouth"])
     assert read_opinions(str(tmp_path)) is None
-    storage.write_json(tmp_path / STUDY, study_results(["ground-truth", "alpha"]))
+    storage.write_json(tmp_path / STUDY, study_results(["ground-truth", "alpha"], tmp_path))
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", "", Path(write_report(str(tmp_path))).read_text(encoding="utf-8")))
     for words in ("What people said", "2 raters, 12 clips of 8 people", "3.50 (3.10 to 3.90)", "60.0 % (52.0 to 68.0)",
                   "r3: too fast", "&lt;b&gt;d: edited", "9 / 1 / 3", "α 0.61"):  # fmt: skip

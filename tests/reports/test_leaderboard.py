@@ -4,22 +4,27 @@ import csv
 import html.parser
 import io
 import json
+import math
 import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
 from synthetic_run import GROUND_TRUTH, LPIPS, SETS, model, shot, write_synthetic_run
 
 from evaluation.cli import main
+from evaluation.config import RunConfig
 from evaluation.metrics import METRICS
 from evaluation.models import Model
-from evaluation.protocols import CROSS, VIDEOS
+from evaluation.protocols import CROSS, PAIRS, VIDEOS, VIDEOS_REFERENCE, Protocol
 from evaluation.tables import number
 from g4g_core import storage
 from g4g_core.errors import UsageError
+from reports.claims import TAUGHT
 from reports.clips import ALPHABET, MISSING, pack_column, pack_curve
 from reports.exports import board_latex, board_markdown
 from reports.leaderboard import read_board, write_report
@@ -116,10 +121,22 @@ def test_a_second_rendering_gives_the_same_bytes_wherever_the_run_was_made(usual
         assert (usual / name).read_bytes() == (moved / name).read_bytes(), name
 
 
-def test_the_page_names_no_date_host_or_folder(usual: Path, page: Page) -> None:
-    facts = storage.read_json(usual / "run.json")
-    for volatile in (facts["environment"]["host"] + "\n", facts["finished"][:10], "/home/", str(usual)):
-        assert volatile not in page.source
+def test_the_page_names_no_date_host_or_folder(usual: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(usual, tmp_path / "copy"))
+    facts = storage.read_json(copy / "run.json")
+    facts["environment"] |= {"host": "host-of-somebody", "platform": "platform-of-somebody"}
+    facts["environment"]["time"] = facts["finished"] = "2031-05-06T07:08:09+00:00"
+    facts |= {"seconds": 98765.4, "data": "/home/somebody/shards"}
+    storage.write_json(copy / "run.json", facts)
+    source = Path(write_report(str(copy))).read_text(encoding="utf-8") + (copy / "leaderboard.json").read_text()
+    for volatile in ("-of-somebody", "2031-05", "07:08:09", "98765.4", "/home/", str(tmp_path)):
+        assert volatile not in source
+
+
+def test_the_page_gives_the_digest_of_the_prompts_that_all_models_were_given(usual: Path, page: Page) -> None:
+    digest = storage.read_json(usual / "summary.json")["prompts"]
+    assert re.fullmatch("[0-9a-f]{64}", digest)
+    assert f"{digest}, the same for every model" in " ".join(page.text.split())
 
 
 def test_the_page_asks_for_nothing_from_outside_itself(page: Page) -> None:
@@ -208,7 +225,73 @@ def test_headers_have_scopes_and_tables_captions(page: Page) -> None:
 
 def test_the_command_that_computes_it_again_holds_no_path(usual: Path) -> None:
     command = read_board(str(usual))["provenance"]["command"]
-    assert command.startswith("g4g-eval run --models still,alpha,beta --data DATA --checkpoint alpha=PATH --split test")
+    assert command == (
+        "g4g-eval run --models still,alpha,beta --data DATA --split test --protocol reconstruction/1 "
+        "--checkpoint alpha=PATH"
+    )
+
+
+def parsed(command: str) -> dict[str, Any]:
+    """What the command line makes of a printed command: options that are not left at their defaults."""
+    program, name, *words = shlex.split(command)
+    assert program == "g4g-eval"
+    known = main.commands[name]
+    given = known.make_context(name, words).params
+    defaults = {option.name: option.get_default(click.Context(known)) for option in known.params}
+    return {key: value for key, value in given.items() if value != defaults[key] and value not in (None, ())}
+
+
+def command_of(run: Path, models: list[Model], protocol: Protocol, settings: dict[str, Any], **more: Any) -> str:
+    metrics = [name for name, about in METRICS.items() if about.kind == "clip" and not about.full_reference]
+    write_synthetic_run(run, models, people(6), metrics=metrics, protocol=protocol, settings=settings, **more)
+    return str(read_board(str(run))["provenance"]["command"])
+
+
+def test_every_option_of_a_run_stands_in_the_command_that_computes_it_again(tmp_path: Path) -> None:
+    config = RunConfig(
+        data="/home/me/shards", split="val,test", selection="/home/me/keys.parquet", limit=7, seed=3, timeout=90.5,
+        models=["g4g", "a b=precomputed:/home/me/out", "w=external:ip_lap", "x=external:/home/me/x.yaml"],
+        checkpoints={"g4g": "/home/me/g4g.pt"}, footage={"": "/home/me/v", "hdtf": "/home/me/h"}, controls=False,
+        protocol="cross/1", metrics=["sync", "csim-dlib"], on_failure="worst", pooled=True, precision="bf16",
+    )  # fmt: skip
+    settings = config.model_dump(mode="json")
+    command = command_of(tmp_path, [GROUND_TRUTH, model("g4g")], CROSS, settings)
+    assert "/home" not in command
+    assert parsed(command) == {
+        "models": "g4g,a b=precomputed:DIR,w=external:ip_lap,x=external:YAML", "data": "DATA", "split": "val,test",
+        "selection": "FILE", "footage": ("ROOT", "hdtf=ROOT"), "checkpoints": ("g4g=PATH",), "no_controls": True,
+        "pooled": True, "seed": 3, "protocol": "cross/1", "limit": 7, "metrics": "sync,csim-dlib",
+        "on_failure": "worst", "timeout": 90.5, "precision": "bf16",
+    }  # fmt: skip
+    untold = {"data", "models", "checkpoints", "footage", "controls", "metrics"}
+    changed = {name for name, field in RunConfig.model_fields.items() if settings[name] != field.get_default()}
+    assert changed == {*RunConfig.model_fields} - untold | untold  # no field of a run is forgotten above
+
+
+def test_finished_videos_are_scored_again_by_the_command_with_their_options(tmp_path: Path) -> None:
+    settings = {"videos": {"mine": "/home/me/out"}, "metrics": ["sync_score@judge"], "timeout": 30.0}
+    alone = Model("my videos", "truth", "", fingerprint="truth/1")
+    command = command_of(tmp_path / "a", [alone], VIDEOS, {**settings, "reference": None}, on_failure="worst")
+    assert parsed(command) == {
+        "videos": ("my videos=DIR",), "metrics": "sync_score@judge", "timeout": 30.0, "on_failure": "worst",
+    }  # fmt: skip
+    recut = Model("mine", "recut", "/home/me/videos", marks=("unguarded",))
+    command = command_of(tmp_path / "b", [GROUND_TRUTH, recut], VIDEOS_REFERENCE, {})
+    assert parsed(command) == {"videos": ("mine=DIR",), "reference": "DIR"}
+
+
+def test_pairs_are_dubbed_again_by_the_command_with_their_options(tmp_path: Path) -> None:
+    settings = {
+        "pairs": "/home/me/list",
+        "root": "/home/me",
+        "models": ["g4g"],
+        "checkpoints": {"g4g": "/x"},
+        "seed": 5,
+    }
+    command = command_of(tmp_path, [model("g4g")], PAIRS, settings)
+    assert parsed(command) == {
+        "file": "FILE", "models": "g4g", "root": "DIR", "checkpoints": ("g4g=PATH",), "seed": 5,
+    }  # fmt: skip
 
 
 def test_text_of_users_is_never_markup(tmp_path: Path) -> None:
@@ -368,6 +451,13 @@ def test_ten_models_on_a_thousand_clips_stay_under_three_megabytes(tmp_path: Pat
         [123456.7, -99999.1],
         [5.5],
         [None, None],
+        [],
+        [0.1, 0.2, 0.30001, 0.4, 1e300],
+        [0.1, 0.2, 0.30001, 0.4, -1e300, 1e300, None],
+        [1e20, 2e20, 3e20],
+        [0.25, math.nan, 0.5, math.inf, -math.inf],
+        [math.nan, None],
+        [7.125, 7.125, 7.125, 1.7e308],
     ],
 )
 def test_packed_numbers_come_back_as_they_are_printed(values: list[float | None]) -> None:
@@ -377,10 +467,19 @@ def test_packed_numbers_come_back_as_they_are_printed(values: list[float | None]
         text = packed["data"][place * width : (place + 1) * width]
         if value is None:
             assert text == MISSING * width
+            assert place not in packed.get("far", {})
+            continue
+        if place in packed.get("far", {}):
+            assert text == MISSING * width
+            assert not abs(value) < 1e6
+            assert float(packed["far"][place]) == pytest.approx(value, rel=1e-5, nan_ok=True)
             continue
         units = sum(ALPHABET.index(letter) * 64**power for power, letter in enumerate(reversed(text)))
         assert (units + packed["low"]) / 10**digits == float(f"{value:.{digits}f}")
     assert len(packed["data"]) == len(values) * width
+    assert width <= 8
+    usual = [value for value in values if value is not None and abs(value) < 1]
+    assert digits >= 4 or len(usual) < 4
 
 
 def test_a_packed_curve_keeps_its_ends_and_its_gaps() -> None:
@@ -406,12 +505,38 @@ def test_csv_markdown_and_latex_hold_the_numbers_of_the_page(usual: Path) -> Non
     assert {r["note"] for r in rows if r["metric"] == "lpips-alex@face"} == {LPIPS["lpips-alex@face"]}
     printed = CliRunner().invoke(main, ["report", str(usual), "--markdown"])
     assert printed.exit_code == 0, printed.output
-    assert f"{cell['text']} ±{cell['half_width_text']}" in printed.output
+    bold = "**" if cell["leads"] else ""
+    assert f"{bold}{cell['text']}{bold} ±{cell['half_width_text']} \\#{cell['rank']}" in printed.output
     latex = CliRunner().invoke(main, ["report", str(usual), "--latex"]).output
     assert f"{cell['text']}" in latex
     body = [line for line in latex.splitlines() if line.startswith("beta")]
     assert len(body) == 2
     assert all(line.count("&") == len(METRICS) - len(LPIPS) and line.endswith(r"\\") for line in body)
+
+
+def test_what_is_printed_stands_in_the_order_of_the_page_and_says_what_the_page_says(tmp_path: Path) -> None:
+    names = ["g4g-no-fusion", "other", "g4g"]
+    models = [Model(name, "generator", name, fingerprint=name) for name in names]
+    models.append(model("taught", marks=(TAUGHT,), judged_by_its_teacher=True))
+    shots = people(8)
+    failed = {("other", shots[0].key): ("timeout", "too slow")}
+    metrics = ["sync_score@judge", "psnr@mouth", "fid@face256"]
+    write_synthetic_run(
+        tmp_path, [GROUND_TRUTH, *models], shots, metrics=metrics, effect=9.0, failed=failed, on_failure="worst"
+    )
+    board = read_board(str(tmp_path))
+    markdown, latex = board_markdown(board), board_latex(board)
+    rows = [line.split(" | ")[0].strip("| ") for line in markdown.splitlines() if line.startswith("| ")]
+    assert rows == ["model", "ground-truth", "g4g", "other", "g4g-no-fusion", f"taught ({TAUGHT})",
+                    "model", "g4g (the whole model)",
+                    "g4g-no-fusion (with a hard edge instead of deformation fusion)"]  # fmt: skip
+    for text in (markdown, latex):
+        assert text.count("(worse without it)") == 2
+        assert "(not ranked" in text
+        assert "split-half floor" in text
+        assert "beyond the truth" in text
+        assert "fewer than 10 identities" in text
+        assert f"Not ranked: {TAUGHT}." in text
 
 
 def test_latex_escapes_what_users_wrote(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from g4g_core.errors import UsageError
 from g4g_core.protocols import ERASED
 from prep.shards.index import Dataset
 from reports.leaderboard import write_page, write_report
-from reports.media import FOLDER, Choice, mouth_box
+from reports.media import FOLDER, Choice, chosen, make_media, mouth_box
 from reports.webvideo import KEYFRAME_EVERY, Grid, encode_video, mel_of_frames, mel_png
 
 KEY = "toy-d_00-000"
@@ -119,8 +120,6 @@ def test_footage_that_may_not_be_passed_on_is_refused_by_name_and_nothing_is_wri
 def test_only_what_is_chosen_must_be_free(run: Path) -> None:
     shots = storage.read_json(run / "shots.json")
     facts, summary = (storage.read_json(run / name) for name in ("run.json", "summary.json"))
-    from reports.media import make_media
-
     shots["shots"]["toy-e_00-000"]["about"]["redistributable"] = False
     shots["shots"]["toy-e_00-000"]["source"] = "other"
     with pytest.raises(UsageError, match="toy-e_00-000 may not be passed on; its licence: made up"):
@@ -159,6 +158,58 @@ def test_in_cross_the_speaker_is_heard_and_the_picture_cut_to_the_speech(tmp_pat
         assert record["speaker"] not in (None, key)
         pixels, _ = decoded(run / record["video"])
         assert len(pixels) == record["frames"]
+
+
+def test_in_cross_the_sound_must_be_free_too(tmp_path: Path) -> None:
+    run = write_playable_run(tmp_path, cross=True)
+    facts, summary, shots = (storage.read_json(run / name) for name in ("run.json", "summary.json", "shots.json"))
+    choice = Choice("embed", limit=1)
+    made = make_media(str(run), facts, summary, shots, choice)
+    ((seen, record),) = made.shots.items()
+    shots["shots"][record["speaker"]]["about"] |= {"redistributable": False, "licence": "for my ears only"}
+    with pytest.raises(
+        UsageError, match=f"{record['speaker']}, whose words {seen} speaks, may not be passed on"
+    ) as told:
+        make_media(str(run), facts, summary, shots, choice)
+    assert "for my ears only" in str(told.value)
+
+
+def test_footage_without_a_licence_is_shown_on_the_word_of_its_owner_and_the_page_says_so(
+    run: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    shots = storage.read_json(copy / "shots.json")
+    for one in shots["shots"].values():
+        one["about"] |= {"redistributable": False, "licence": "unknown"}
+    storage.write_json(copy / "shots.json", shots)
+
+    def text() -> str:
+        return re.sub(r"\s+", " ", re.sub("<[^>]*>", "", (copy / "report.html").read_text(encoding="utf-8")))
+
+    refused = CliRunner().invoke(main, ["report", str(copy), "--media", "embed"])
+    assert refused.exit_code == 2
+    assert "--i-may-pass-on toy" in refused.output
+    write_report(str(copy))
+    assert "The shards name no licence for toy; who may pass this footage on" in text()
+    words = ["report", str(copy), "--media", "embed", "--media-limit", "1", "--i-may-pass-on", "toy"]
+    assert CliRunner().invoke(main, words).exit_code == 0
+    assert "its footage is shown on the word of whoever rendered this page" in text()
+    assert "Rendered by g4g-eval report RUN --media embed --media-limit 1 --i-may-pass-on toy from" in text()
+    shots["shots"][KEY]["about"]["licence"] = "not to be passed on"
+    storage.write_json(copy / "shots.json", shots)
+    forbidden = CliRunner().invoke(main, [*words[:4], "--i-may-pass-on", "toy"])
+    assert forbidden.exit_code == 2
+    assert "its licence: not to be passed on" in forbidden.output
+    assert "--i-may-pass-on" not in forbidden.output
+
+
+def test_a_few_clips_are_spread_over_people() -> None:
+    shots = {f"k{at}": {"source": "s", "identity": "talker" if at < 20 else f"p{at}"} for at in range(24)}
+    for limit, people in ((1, 1), (4, 4), (5, 5), (6, 5), (24, 5)):
+        kept = chosen(shots, Choice("embed", limit=limit))
+        assert len(kept) == limit
+        assert len({shots[key]["identity"] for key in kept}) == people
+        assert kept == [key for key in shots if key in kept]
 
 
 def test_choices_without_media_are_refused(run: Path) -> None:

@@ -108,29 +108,22 @@ def test_models_of_one_name_and_two_fingerprints_keep_apart(together: Path, tmp_
         ({"precision": "bf16"}, "differ in precision"),
         ({"split": "val"}, "differ in split"),
         ({"on_failure": "worst"}, "differ in on_failure"),
-        ({"prompts": "other prompts"}, None),
     ],
 )
 def test_runs_that_cannot_stand_in_one_table_are_refused_with_the_reason(
-    together: Path, tmp_path: Path, fields: dict[str, Any], said: str | None
+    together: Path, tmp_path: Path, fields: dict[str, Any], said: str
 ) -> None:
     other = changed(together, tmp_path / "other", **fields)
-    if said is None:  # a run without prompted models was asked nothing that could differ
-        merge_runs([str(together), str(other)], str(tmp_path / "both"))
-        return
     with pytest.raises(UsageError, match=said):
         merge_runs([str(together), str(other)], str(tmp_path / "both"))
     assert not (tmp_path / "both").exists()
 
 
-def test_other_data_prompts_and_versions_of_metrics_are_refused(together: Path, tmp_path: Path) -> None:
+def test_other_data_and_versions_of_metrics_are_refused(together: Path, tmp_path: Path) -> None:
     few = tmp_path / "few"
     write_synthetic_run(few, [GROUND_TRUTH, STILL], SHOTS[:5], metrics=CLIP_METRICS, unavailable=LPIPS)
     with pytest.raises(UsageError, match="of other data: 14 and 5 shots, 5 of them the same"):
         merge_runs([str(together), str(few)], str(tmp_path / "both"))
-    prompted = [changed(together, tmp_path / name, prompts=name) for name in ("a", "b")]
-    with pytest.raises(UsageError, match="prompted their models differently"):
-        merge_runs([str(run) for run in prompted], str(tmp_path / "both"))
     metrics = json.loads((together / "summary.json").read_text())["metrics"]
     metrics["psnr@mouth"]["version"] += 1
     newer = changed(together, tmp_path / "newer", metrics=metrics)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,7 +58,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     models, failed = [GROUND_TRUTH, taught, *VARIANTS], {("taught", shots[1].key): ("timeout", "too slow")}
     why = {"lpips-alex@mouth": LPIPS["lpips-alex@mouth"]}
     write_synthetic_run(out, models, shots, metrics=metrics, failed=failed, unavailable=why, effect=2.0)
-    storage.write_json(out / STUDY, study_results([one.name for one in models]))
+    storage.write_json(out / STUDY, study_results([one.name for one in models], out))
     return Path(write_report(str(out)))
 
 
@@ -207,17 +209,74 @@ def test_groups_of_columns_can_be_shown_alone_and_the_table_taken_away_as_it_sta
         order = section.locator("tbody.ranked th").evaluate_all(
             "(rows) => rows.map((r) => r.firstChild.textContent.trim())"
         )
-        section.get_by_role("button", name="As Markdown").click()
-        lines = section.locator("textarea").input_value().splitlines()
+        export = section.locator(".export").first
+        export.get_by_role("button", name="As Markdown").click()
+        lines = export.locator("textarea").input_value().splitlines()
         assert [line.split("|")[1].split("(")[0].strip() for line in lines[4:]] == ["ground-truth", *order]
         shown = [head for head in heads if "not measured" not in head]
         assert all(line.replace("\\|", "").count("|") == len(shown) + 1 for line in lines[2:])
-        section.get_by_role("button", name="As LaTeX").click()
-        latex = section.locator("textarea").input_value()
+        export.get_by_role("button", name="As LaTeX").click()
+        latex = export.locator("textarea").input_value()
         assert latex.count("{") == latex.count("}")
         body = [line for line in latex.splitlines() if line.endswith(r"\\")]
         assert {line.count("&") for line in body} == {len(shown) - 1}
         assert "\\textbf{" in latex or "#1" not in latex
+
+
+def exported(seen: Any, export: Any, form: str) -> str:
+    export.get_by_role("button", name=f"As {form}").click()
+    return str(export.locator("textarea").input_value())
+
+
+def test_what_is_exported_says_of_every_number_what_the_page_says(browser: Any, page: Path) -> None:
+    with visit(browser, page) as seen:
+        section = seen.page.locator("section").nth(1)
+        markdown = exported(seen, section.locator(".export").first, "Markdown")
+        rows = {line.split("|")[1].split("(")[0].strip(): line for line in markdown.splitlines()[4:]}
+        assert "(split-half floor" in rows["ground-truth"]
+        assert "(not ranked" in rows["taught"]
+        assert "(1 failed)" in rows["last"]
+        assert "fewer than 10 identities" not in markdown
+        table = list(csv.DictReader(io.StringIO(exported(seen, section.locator(".export").first, "CSV"))))
+        (taught,) = (row for row in table if row["Model"] == "taught")
+        names = [" ".join(row.split())[:6] for row in section.locator("table.board tbody th").all_inner_texts()]
+        row = section.locator("table.board tbody tr").nth(names.index("taught"))
+        shown = row.locator("td", has_text="not ranked").first.locator(".num").inner_text()
+        judged = next(name for name in taught if name.startswith("Sync (judge)"))
+        assert taught["Model note"] == "trained against the judge"
+        assert "not ranked" in taught[f"{judged} note"]
+        assert taught[f"{judged} rank"] == ""
+        assert taught[judged] == shown.replace("−", "-")
+
+
+def test_the_ablation_is_exported_with_its_changes_and_verdicts(browser: Any, page: Path) -> None:
+    with visit(browser, page) as seen:
+        section = seen.page.locator("section").first
+        shown = section.locator("table.ablation tbody tr").nth(1).locator("td").first.inner_text().split()
+        for form in ("Markdown", "CSV", "LaTeX"):
+            text = exported(seen, section.locator(".export").nth(1), form)
+            assert "g4g-no-intra" in text
+            assert "without the alignment of pictures with sketches" in text
+            assert shown[0] in text
+            assert shown[1].replace("−", {"CSV": "-", "LaTeX": "$-$"}.get(form, "−")) in text
+            assert shown[-2] in text
+
+
+def test_clips_are_exported_as_they_are_filtered_and_ordered(browser: Any, page: Path) -> None:
+    with visit(browser, page) as seen:
+        seen.page.locator("#f-text").fill("clip00")
+        seen.page.locator("#f-model").select_option(label="last")
+        seen.page.locator("#f-order").select_option("worst psnr@mouth")
+        rows = list(csv.DictReader(io.StringIO(exported(seen, seen.page.locator(".export").last, "CSV"))))
+        assert [row["Clip"] for row in rows] == seen.texts("#clip-rows th a")
+        assert {row["Model"] for row in rows} == {"last"}
+        scores = [float(row["PSNR mouth dB ↑"]) for row in rows if row["PSNR mouth dB ↑"]]
+        assert len(scores) == len(rows) - 1 == 11
+        assert scores == sorted(scores)
+        assert [row["Error"] for row in rows if row["Error"]] == ["timeout: 600 s were not enough"]
+        markdown = exported(seen, seen.page.locator(".export").last, "Markdown")
+        assert "12 of " in markdown.splitlines()[0]
+        assert "model: last; order: worst PSNR mouth first" in markdown.splitlines()[0]
 
 
 # ---------------------------------------------------------------- clips
@@ -257,6 +316,33 @@ def test_a_link_opens_a_clip_and_closing_leaves_the_page(browser: Any, page: Pat
         assert seen.page.evaluate("location.hash") == ""
     with visit(browser, page, fragment="#clip=nobody-knows-000") as seen:
         assert "This run has no clip nobody-knows-000" in seen.page.locator("dialog").inner_text()
+
+
+@pytest.mark.parametrize("fragment", ["#clip=%", "#clip=100%25%zz", "#clip=", "#clip=%3Cimg%20src%3Dx%3E"])
+def test_a_link_that_names_no_clip_says_so_and_breaks_nothing(browser: Any, page: Path, fragment: str) -> None:
+    with visit(browser, page, fragment=fragment) as seen:
+        assert "This run has no clip" in seen.page.locator("dialog").inner_text()
+        seen.page.locator("#clip-close").click()
+        seen.page.locator("#clip-rows a").first.click()
+        until(seen.page, titled("clip0100"))
+
+
+def test_playing_that_is_broken_off_or_refused_logs_no_error(browser: Any, played: Path) -> None:
+    with visit(browser, played, fragment=f"#clip={KEY}") as seen:
+        stands_at(seen.page, 0)
+        for _ in range(4):
+            seen.page.evaluate("""() => {
+              const video = document.querySelector("video"), keys = document.querySelector("dialog");
+              video.load();
+              for (const key of ["k", "k", "k", "n"]) keys.dispatchEvent(new KeyboardEvent("keydown", { key }));
+            }""")
+            seen.page.wait_for_timeout(60)
+        seen.page.evaluate("""() => {
+          HTMLMediaElement.prototype.play = () => Promise.reject(new DOMException("not now", "NotAllowedError"));
+        }""")
+        until(seen.page, "document.querySelector('.where').textContent.startsWith('frame 1 of')")
+        seen.page.get_by_role("button", name="Play").click()
+        until(seen.page, "document.querySelector('.where').textContent === 'This browser does not play: not now'")
 
 
 GREYS = """() => [...document.querySelectorAll(".views canvas")].slice(2).map((canvas) => {
@@ -364,6 +450,51 @@ def test_keys_alone_reach_sorting_a_clip_and_back(browser: Any, page: Path) -> N
         seen.page.keyboard.press("Escape")
         assert not seen.page.locator("dialog").is_visible()
         assert seen.page.evaluate("document.activeElement.closest('#clip-rows') !== null")
+
+
+CELL = "document.activeElement.matches('table.board td')"
+NOTE = """() => {
+  const cell = document.activeElement, tip = document.querySelector("#tip");
+  const text = tip.hidden ? "" : tip.textContent;
+  return [cell.parentElement.rowIndex, cell.cellIndex, text, cell.getAttribute("aria-describedby")];
+}"""
+
+
+def test_arrow_keys_reach_what_stands_behind_every_number(browser: Any, run: Path, page: Path) -> None:
+    with visit(browser, page) as seen:
+        table = seen.page.locator("table.board").first
+        assert table.locator("td[tabindex='0']").count() == 1
+        table.locator("thead button").last.focus()
+        while not seen.page.evaluate(CELL):
+            seen.page.keyboard.press("Tab")
+        met = [seen.page.evaluate(NOTE)]
+        for key in ("ArrowDown", "ArrowRight", "ArrowUp", "ArrowLeft"):
+            seen.page.keyboard.press(key)
+            met.append(seen.page.evaluate(NOTE))
+        (row, column, _, _), places = met[0], [tuple(note[:2]) for note in met]
+        assert places[1:] == [(row + 1, column), (row + 1, column + 1), (row, column + 1), (row, column)]
+        assert all(note[2] and note[3] == "tip" for note in met)
+        assert "95 % interval" in met[1][2]
+        assert "7 shots of 7 identities" in met[1][2]
+        seen.page.keyboard.press("Escape")
+        assert seen.page.evaluate(NOTE)[2] == ""
+        section = seen.page.locator("section").first
+        section.get_by_role("button", name="Picture").click()
+        assert table.locator("td[tabindex='0']:visible").count() == 1
+
+
+def test_a_finger_reaches_what_stands_behind_a_number(browser: Any, page: Path) -> None:
+    with visit(browser, page, width=390, touch=True) as seen:
+        table = seen.page.locator("table.board").nth(1)
+        cell = table.locator("tbody.ranked tr", has_text="last").locator("td.value").first
+        cell.tap()
+        note = seen.page.locator("#tip").inner_text()
+        assert "11 shots of 11 identities" in note
+        assert "Failed on 1 shot: timeout × 1." in note
+        assert " from the ground truth (p " in note
+        assert seen.sideways() <= 0
+        seen.page.locator("h1").tap()
+        assert not seen.page.locator("#tip").is_visible()
 
 
 @pytest.mark.parametrize("width", [320, 390])
