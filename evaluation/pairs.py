@@ -38,6 +38,8 @@ class Pair:
 def read_pairs(file: str, root: str | None = None) -> list[Pair]:
     """The lines ``audio_path video_path`` of a list; empty lines are skipped.
 
+    A path without a suffix is that of an ``.mp4``: so they stand in Wav2Lip's lists for LRS2.
+
     Args:
         root: what relative paths are relative to; by default the folder of ``file``.
 
@@ -55,7 +57,7 @@ def read_pairs(file: str, root: str | None = None) -> list[Pair]:
             continue
         if len(words) != 2:
             raise UsageError(f"{file}, line {number}: {len(words)} words, 'audio_path video_path' was due")
-        audio, video = (base / word for word in words)
+        audio, video = (_with_suffix(base / word) for word in words)
         for place in (audio, video):
             if not place.is_file():
                 raise UsageError(f"{file}, line {number}: there is no {place}", "Relative paths start at --root.")
@@ -63,6 +65,10 @@ def read_pairs(file: str, root: str | None = None) -> list[Pair]:
     if not pairs:
         raise UsageError(f"{file} lists no pair")
     return pairs
+
+
+def _with_suffix(place: Path) -> Path:
+    return place if place.suffix or place.exists() else place.with_suffix(".mp4")
 
 
 def evaluate_pairs(

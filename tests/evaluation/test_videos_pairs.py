@@ -206,6 +206,15 @@ def test_a_list_that_cannot_be_read_names_the_line(tmp_path: Path, text: str, sa
     assert says in str(refused.value)
 
 
+def test_names_of_a_list_may_lack_their_mp4(tmp_path: Path) -> None:
+    for name in ("a/00001.mp4", "b/00002.mp4", "c.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "pairs.txt").write_text("a/00001 b/00002\nc.wav b/00002.mp4\n")
+    found = [(pair.audio.relative_to(tmp_path), pair.video.name) for pair in read_pairs(str(tmp_path / "pairs.txt"))]
+    assert found == [(Path("a/00001.mp4"), "00002.mp4"), (Path("c.wav"), "00002.mp4")]
+
+
 def test_sound_is_read_from_any_media_file_as_16_khz_mono(videos: Path, tmp_path: Path) -> None:
     from evaluation.videos import read_sound
 
