@@ -86,7 +86,8 @@ class G4GConfig(NetworkConfig):
     average: float = pydantic.Field(default=0.999, ge=0, lt=1, description="decay of the averaged weights")
     stages: tuple[Stage, ...] = pydantic.Field(default=(), description="smaller sizes that training begins with")
     expert: str | None = pydantic.Field(
-        default=None, description="a sync expert that takes part in the loss, e.g. sync-a; noted in the checkpoint"
+        default=None,
+        description="a sync expert that takes part in the loss, e.g. sync-a; NAME:PATH for weights of your own",
     )
     identity: str | None = pydantic.Field(
         default=None, description="an identity network that takes part in the loss, where one is registered"
@@ -117,6 +118,20 @@ class G4GConfig(NetworkConfig):
                 return stage.size
             step -= stage.steps
         return self.size
+
+    @property
+    def expert_source(self) -> tuple[str, str | None] | None:
+        """Name of the sync expert, and the path of its weights: ``None``, those that it comes with.
+
+        Raises:
+            UsageError: a colon and no path.
+        """
+        if self.expert is None:
+            return None
+        name, colon, path = self.expert.partition(":")
+        if colon and not path:
+            raise UsageError(f"expert={self.expert} names no path", f"Write {name}:PATH, or {name} alone.")
+        return name, path or None
 
     @property
     def strides(self) -> tuple[int, int, int]:

@@ -13,7 +13,7 @@ from g4g_core.references import COUNT
 from g4g_model.config import G4GConfig
 from g4g_model.inputs import Inputs
 from g4g_model.networks.alignment import AudioEncoder, IntraAlignment
-from g4g_model.networks.deformation import Decoder, Deformation
+from g4g_model.networks.deformation import Decoder, Deformation, posed
 from g4g_model.networks.fusion import DeformationFusion, hard_edge
 from g4g_model.networks.layers import Pyramid, flattened
 
@@ -45,7 +45,7 @@ class G4G(nn.Module):
         self.intra = IntraAlignment(config.channels, finest) if config.intra else None
         self.audio = AudioEncoder(config.embedding)
         self.deformation = Deformation(config.channels, config.embedding, COUNT)
-        self.decoder = Decoder(config.channels, config.strides)
+        self.decoder = Decoder(config.channels, config.strides, COUNT)
         self.fusion = DeformationFusion() if config.fusion else None
 
     def forward(self, inputs: Inputs) -> Drawn:
@@ -58,7 +58,8 @@ class G4G(nn.Module):
         known = [features.view(batch, shown, *features.shape[1:]) for features in known]
         masks, sound = masks_of(erase, self.strides), self.audio(flattened(inputs.mel))
         moved = self.deformation(seen, known, inputs.poses, masks, sound)
-        faces = self.decoder(moved)
+        pictures = posed(inputs.references, inputs.poses).view(len(source), shown, *source.shape[1:])
+        faces = self.decoder(moved, pictures)
         if self.fusion is None:
             return Drawn(faces, hard_edge(faces[-1], source, erase))
         return Drawn(faces, self.fusion(faces[-1], source, erase))

@@ -77,7 +77,7 @@ class G4GTrainable:
     def describe(self) -> dict[str, Any]:
         """Configuration, what is learned from, and which terms are off."""
         return {
-            "config": self.config.model_dump(mode="json"),
+            "config": self._settled().model_dump(mode="json"),
             "samples": len(self._batches),
             "left_out": self._batches.left_out,
             "identities": len(self._batches.identities),
@@ -87,6 +87,11 @@ class G4GTrainable:
             "losses_off": list(self.losses_off),
             "trained_against": list(self.trained_against),
         }
+
+    def _settled(self) -> G4GConfig:
+        """Without the place where the expert's weights lay, on which no trained weight depends; their hash is noted."""
+        source = self.config.expert_source
+        return self.config if source is None else self.config.model_copy(update={"expert": source[0]})
 
     def batch(self, rng: np.random.Generator, turn: Turn = ONLY) -> G4GBatch:
         return self._batches.draw(rng, turn)
@@ -350,7 +355,8 @@ class G4GKind:
         """Make the networks with weights of ``seed``; samples are read as they are needed.
 
         Raises:
-            UsageError: switches that are not this variant's.
+            UsageError: switches that are not this variant's, or an expert that nobody offers.
+            WeightsError: the expert's weights are missing, or of something else.
             DatasetError: too little to learn from, or a person who is trained on and in the validation.
         """
         require_variant(self.name, config)
@@ -383,12 +389,11 @@ class G4GKind:
 def _judges(config: G4GConfig) -> Judges:
     """What the configuration asks for, as far as it is here. Raises UsageError for a name that nobody offers."""
     expert = identity = None
-    if config.expert is not None and config.weights.expert > 0:
-        expert = registry.load(registry.SYNC_EXPERTS, config.expert).open()
+    if config.expert_source is not None and config.weights.expert > 0:
+        name, checkpoint = config.expert_source
+        expert = registry.load(registry.SYNC_EXPERTS, name).open(checkpoint)
         if expert.frames < FRAMES or expert.frames % 2 == 0:
-            raise UsageError(
-                f"{config.expert} sees {expert.frames} frames", f"An odd number from {FRAMES} on is needed."
-            )
+            raise UsageError(f"{name} sees {expert.frames} frames", f"An odd number from {FRAMES} on is needed.")
     if config.identity is not None and config.weights.identity > 0:
         identity = registry.load(registry.IDENTITY_NETWORKS, config.identity).open()
     return Judges(vgg_features() if config.weights.perception > 0 else None, expert, identity)

@@ -7,7 +7,7 @@ from typing import Any
 
 from evaluation.tables import number
 from g4g_core import registry
-from reports.claims import TAUGHT, p_text, says, unranked
+from reports.claims import p_text, says, taught
 from reports.columns import GROUPS, lead_of
 
 WHOLE = "g4g"
@@ -62,8 +62,9 @@ def _cells(
         raw = table["rows"][model["name"]]["cells"].get(metric["id"], {})
         if raw.get("mean") is not None:
             found[metric["id"]] = {"text": number(raw["mean"], raw.get("low"), raw.get("high"))}
-            if unranked(metric, model):
-                found[metric["id"]]["unranked"] = TAUGHT
+            mark = taught(metric, model)
+            if mark is not None:
+                found[metric["id"]]["unranked"] = mark
     return found
 
 
@@ -80,8 +81,9 @@ def _change(
         better = says(metric, pair)
         words = {variant["name"]: "better without it", whole["name"]: "worse without it"}
         verdict = words.get(better or "", better or "no claim")
-        if unranked(metric, variant) or unranked(metric, whole):
-            verdict = f"no comparison: {TAUGHT}"
+        mark = taught(metric, variant) or taught(metric, whole)
+        if mark is not None:
+            verdict = f"no comparison: {mark}"
         return {
             "effect": number(sign * pair["effect"], low, high),
             "low": None if ends is None else number(ends[0], low, high),

@@ -14,7 +14,7 @@ from evaluation.summary import ALPHA, POOLED
 from evaluation.tables import number
 from reports.ablation import ablation
 from reports.about import what_it_is
-from reports.claims import TAUGHT, p_text, says, unranked
+from reports.claims import p_text, says, taught
 from reports.clips import decimals
 from reports.columns import GROUPS, direction, group_of, lead_of, ordered
 from reports.provenance import provenance
@@ -90,7 +90,7 @@ def _source(
     here = [model for model in models if model["name"] in table["rows"]]
     measured = [metric for metric in metrics if metric["unavailable"] is None]
     ranked = {metric["id"]: claims_ranks(table["pairs"].get(metric["id"], [])) for metric in measured}
-    aside = {m["id"]: {model["name"] for model in here if unranked(m, model)} for m in measured}
+    aside = {m["id"]: {model["name"]: mark for model in here if (mark := taught(m, model))} for m in measured}
     rows = []
     for model in here:
         row = table["rows"][model["name"]]
@@ -100,7 +100,7 @@ def _source(
         }
         for metric in measured:
             if model["name"] in aside[metric["id"]]:
-                cells[metric["id"]]["unranked"] = TAUGHT
+                cells[metric["id"]]["unranked"] = aside[metric["id"]][model["name"]]
         counts = {key: row[key] for key in ("scored", "failed", "reasons")}
         rows.append({"model": model["name"], "truth": model["kind"] == TRUTH, **counts, "cells": cells})
     facts = {key: table[key] for key in ("shots", "identities", "frames", "redistributable")}
@@ -182,7 +182,7 @@ def _gap(metric: Mapping[str, Any], gap: Mapping[str, Any]) -> dict[str, Any]:
     return {"text": text, "beyond": beyond, "p": p_text(gap["p"])}
 
 
-def _pair(metric: Mapping[str, Any], pair: Mapping[str, Any], aside: set[str]) -> dict[str, Any]:
+def _pair(metric: Mapping[str, Any], pair: Mapping[str, Any], aside: Mapping[str, str]) -> dict[str, Any]:
     """One comparison, with who is better in words."""
     low, high = pair["low"], pair["high"]
     shown = {
@@ -191,8 +191,9 @@ def _pair(metric: Mapping[str, Any], pair: Mapping[str, Any], aside: set[str]) -
         "high": None if high is None else number(high, low, high),
     }
     claim, said = pair["p_holm"], says(metric, pair)
-    if not aside.isdisjoint((pair["a"], pair["b"])):
-        verdict = f"no comparison: {TAUGHT}"
+    mark = aside.get(pair["a"], aside.get(pair["b"]))
+    if mark is not None:
+        verdict = f"no comparison: {mark}"
     elif said is None:
         verdict = f"no claim: {pair['clusters']} identities"
     else:

@@ -8,12 +8,14 @@ from typing import Any
 from evaluation.summary import ALPHA
 
 TAUGHT = "trained against the judge"
-"""Mark of a model that the judge's metrics show and never rank."""
+"""Mark of a model that the judge's metrics show and never rank; other networks that measure have theirs."""
 
 
-def unranked(metric: Mapping[str, Any], model: Mapping[str, Any]) -> bool:
-    """Whether a model's number is shown and ranks it nowhere: the metric's expert drove its training."""
-    return bool(metric["by_judge"]) and TAUGHT in model["marks"]
+def taught(metric: Mapping[str, Any], model: Mapping[str, Any]) -> str | None:
+    """The model's mark by which its number is shown and ranks it nowhere: what measures drove its training."""
+    teachers = [TAUGHT] if metric["by_judge"] else []
+    teachers += [f"trained against {network}" for network in metric["weights"]]
+    return next((mark for mark in teachers if mark in model["marks"]), None)
 
 
 def p_text(p: float | None) -> str | None:

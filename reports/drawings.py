@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from reports.board import TRUTH, shots_of_table
-from reports.claims import unranked
+from reports.claims import taught
 from reports.figures import OFFSETS, Axis, Point, offset_histogram, scatter, whiskers
 
 _OFFSET_METRICS = ("av_offset@crop1", "av_offset@s3fd", "av_offset@lrs", "sync_offset@judge")
@@ -51,7 +51,7 @@ def trade_offs(
             x, y = row["cells"].get(sync["id"], {}), row["cells"].get(other["id"], {})
             if x.get("mean") is not None and y.get("mean") is not None:
                 model = summary["models"][name]
-                aside = unranked(sync, model) or unranked(other, model)
+                aside = bool(taught(sync, model) or taught(other, model))
                 points.append(Point(name, x["mean"], y["mean"], _ends(x), _ends(y), model["kind"] == TRUTH, aside))
         if len(points) > 1:
             drawn.append(scatter(points, _axis(sync), _axis(other)))

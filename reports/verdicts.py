@@ -7,7 +7,7 @@ from typing import Any
 
 from evaluation.stats import MIN_CLUSTERS_FOR_SIGNIFICANCE
 from evaluation.summary import ALPHA
-from reports.claims import TAUGHT, unranked
+from reports.claims import taught
 from reports.columns import GROUPS, lead_of
 from reports.facts import counted
 
@@ -29,10 +29,12 @@ def verdicts(
     for group, title, _ in GROUPS:
         metric = lead_of(group, metrics)
         if metric is not None:
-            aside = [model["name"] for model in models if unranked(metric, model)]
+            marks = {model["name"]: mark for model in models if (mark := taught(metric, model))}
+            aside = list(marks)
             verdict = _verdict(table, metric, [model["name"] for model in models], aside)
             if aside:
-                verdict["sentence"] += f"; not ranked, for {TAUGHT}: {_joined(aside)}"
+                why = " or ".join(sorted(set(marks.values())))
+                verdict["sentence"] += f"; not ranked, for {why}: {_joined(aside)}"
             verdict["aside"] = aside
             found.append({"group": group, "aspect": title, "metric": metric["id"], "name": metric["name"], **verdict})
     return found

@@ -58,7 +58,7 @@ class SyncNet:
         self._device = torch.device(device)
         self._dtype = dtype_of(precision)
         self.batch = _BATCH.get(self._device.type, _BATCH["cpu"])
-        network = copy.deepcopy(network if network is not None else _pretrained()).eval()
+        network = copy.deepcopy(network if network is not None else trained()).eval()
         self._lips, self._lips_head, self._sound, self._sound_head = (
             _folded(part).to(self._device, self._dtype)
             for part in (network.netcnnlip, network.netfclip, network.netcnnaud, network.netfcaud)
@@ -190,7 +190,8 @@ def untrained() -> Any:
     return module.S(num_layers_in_fc_layers=FEATURES)
 
 
-def _pretrained() -> Any:
+def trained() -> Any:
+    """The package's network with the registry's weights. Raises MissingDependency or WeightsError."""
     network = untrained()
     file = weights.path("syncnet-v2")
     import torch

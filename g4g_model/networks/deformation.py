@@ -123,9 +123,14 @@ def _mean_of(references: int, channels: int) -> nn.Conv2d:
 
 
 class Decoder(nn.Module):
-    """Draws a face at S/4, S/2 and S from features at three scales [P]."""
+    """Draws a face at S/4, S/2 and S from features at three scales [P].
 
-    def __init__(self, channels: Sequence[int], strides: Sequence[int]) -> None:
+    At full size every pixel is a mixture of what is drawn and of the references in the frame's pose [O]: what a person
+    looks like is copied, what the mouth does is drawn. A decoder that draws all of it gives people who look like nobody
+    it has learned from the skin of others. The mixture begins with nearly equal parts.
+    """
+
+    def __init__(self, channels: Sequence[int], strides: Sequence[int], references: int) -> None:
         super().__init__()
         self.bottom = Residual(channels[-1])
         self.steps = nn.ModuleList()
@@ -141,10 +146,18 @@ class Decoder(nn.Module):
             width = after
         # full size in one step from half of it: four pixels a cell
         self.heads["1"] = nn.Sequential(nn.Conv2d(width, 12, 3, 1, 1), nn.PixelShuffle(2))
+        self.mixture = nn.Sequential(
+            trunk(width + 12 * references, width), nn.Conv2d(width, 4 * (references + 1), 3, 1, 1), nn.PixelShuffle(2)
+        )
         self._strides = tuple(strides)
 
-    def forward(self, features: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Faces [n, 3, s, s] in [-1, 1] at s = S/4, S/2, S of ``features``, fine to coarse."""
+    def forward(self, features: Sequence[torch.Tensor], shown: torch.Tensor) -> list[torch.Tensor]:
+        """Faces [n, 3, s, s] in [-1, 1] at s = S/4, S/2, S.
+
+        Args:
+            features: [n, C, h, w], fine to coarse.
+            shown: [n, K, 3, S, S] in [-1, 1], the references in the poses of the n frames.
+        """
         skips = dict(zip(self._strides[:-1], features[:-1], strict=True))
         x, stride, faces = self.bottom(features[-1]), self._strides[-1], []
         for step in self.steps:
@@ -153,4 +166,7 @@ class Decoder(nn.Module):
             x = step(torch.cat([x, skips[stride]], 1) if stride in skips else x)
             if str(stride) in self.heads:
                 faces.append(torch.tanh(self.heads[str(stride)](x)))
-        return [*faces, torch.tanh(self.heads["1"](x))]
+        seen = functional.pixel_unshuffle(shown.flatten(1, 2), 2)
+        parts = torch.softmax(self.mixture(torch.cat([x, seen], 1)).float(), 1)[:, :, None]
+        drawn = torch.tanh(self.heads["1"](x))[:, None]
+        return [*faces, (parts * torch.cat([shown, drawn.to(shown.dtype)], 1)).sum(1)]

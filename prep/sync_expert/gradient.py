@@ -5,17 +5,21 @@ The judge, ``sync-b``, is not offered: what trains a model must not judge it.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
 from g4g_core.protocols import Speech
+from g4g_core.provenance import file_sha256
 from prep.sync_expert.audio import audio_windows, spectrogram
 from prep.sync_expert.design import INPUT
 from prep.sync_expert.infer import Expert, fingerprint, load
 from prep.sync_expert.mouths import PATCH, mouth_squares
 
+_NAME = "sync-a"
 _GREY = (0.299, 0.587, 0.114)  # of OpenCV's COLOR_RGB2GRAY
 _FLAT = 0.02
 
@@ -71,9 +75,21 @@ class FrozenExpert(nn.Module):
 class SyncAExpert:
     """The entry point of ``sync-a`` among ``g4g.sync_experts``."""
 
-    def open(self) -> FrozenExpert:
-        """The expert with the weights of this package. Raises WeightsError where they cannot be read."""
-        return FrozenExpert(load("sync-a"), fingerprint("sync-a"))
+    def open(self, checkpoint: str | None = None) -> FrozenExpert:
+        """The expert with its weights.
+
+        Args:
+            checkpoint: what ``g4g-model train --model sync-a`` exported, or the folder of that run; ``None``: the
+                weights of this package.
+
+        Raises:
+            WeightsError: they cannot be read, or are of something else.
+        """
+        if checkpoint is None:
+            return FrozenExpert(load(_NAME), fingerprint(_NAME))
+        place = Path(checkpoint)
+        file = str(place / f"{_NAME}.safetensors" if place.is_dir() else place)
+        return FrozenExpert(load(_NAME, file), file_sha256(file))
 
 
 SYNC_A_EXPERT = SyncAExpert()

@@ -117,7 +117,7 @@ def test_speech_drives_what_is_redrawn(people: Path, tmp_path: Path) -> None:
     model = MODELS["g4g"].open(checkpoint)
     other = model.generate(dataclasses.replace(prompt, mel=-prompt.mel))
     made = model.generate(prompt)
-    assert (made != other)[prompt.erase > 0].mean() > 0.2
+    assert (made != other)[prompt.erase > 0].mean() > 0.05
     np.testing.assert_array_equal(made[~ring_of(prompt.erase)], other[~ring_of(prompt.erase)])
 
 

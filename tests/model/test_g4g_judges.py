@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,19 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from g4g_people import SMALL, write_people  # noqa: E402
+from safetensors.numpy import save_file  # noqa: E402
 
 from g4g_core import registry  # noqa: E402
-from g4g_core.errors import UsageError  # noqa: E402
+from g4g_core.errors import G4GError, UsageError, WeightsError  # noqa: E402
 from g4g_core.protocols import Speech, TrainingData  # noqa: E402
+from g4g_core.provenance import file_sha256  # noqa: E402
 from g4g_core.training import Turn  # noqa: E402
 from g4g_model.checkpoint import read  # noqa: E402
 from g4g_model.config import G4GConfig  # noqa: E402
 from g4g_model.trainable import G4GKind, G4GTrainable  # noqa: E402
 from prep.records import SAMPLES_PER_FRAME  # noqa: E402
 from prep.stages.geometry import MEAN_FACE  # noqa: E402
-from prep.sync_expert.gradient import SYNC_A_EXPERT  # noqa: E402
+from prep.sync_expert import gradient  # noqa: E402
 from prep.sync_expert.infer import central, fingerprint, load  # noqa: E402
 from prep.sync_expert.mouths import mouth_patches  # noqa: E402
 
@@ -45,7 +48,7 @@ def smooth_film(frames: int, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_sync_a_in_torch_reads_what_it_reads_in_numpy() -> None:
-    expert, plain = SYNC_A_EXPERT.open(), load("sync-a")
+    expert, plain = gradient.SYNC_A_EXPERT.open(), load("sync-a")
     rng = np.random.default_rng(0)
     pictures, points = smooth_film(15, 128)
     patches = mouth_patches(pictures, points)
@@ -97,9 +100,57 @@ def test_the_expert_waits_until_the_face_has_settled(people: Path) -> None:
     assert float(trainee.losses(trainee.batch(np.random.default_rng(0), Turn()))["expert"]) == 0
 
 
-def test_an_expert_that_nobody_offers_is_refused(people: Path) -> None:
-    with pytest.raises(UsageError, match=r"there is no sync expert 'sync-c'(?s:.)*sync-a"):
-        opened(people, expert="sync-c")
+@pytest.fixture(scope="module")
+def other_sync_a(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run's folder with a sync-a of other weights."""
+    folder = tmp_path_factory.mktemp("runs")
+    save_file({name: array + 0.01 for name, array in load("sync-a").weights.items()}, folder / "sync-a.safetensors")
+    return folder
+
+
+def test_an_expert_of_ones_own_is_used_and_its_weights_are_noted(people: Path, other_sync_a: Path) -> None:
+    file = other_sync_a / "sync-a.safetensors"
+    trainee, usual = opened(people, expert=f"sync-a:{other_sync_a}"), opened(people, expert="sync-a")
+    assert trainee.trained_against == (file_sha256(str(file)),) != usual.trained_against
+    batch = trainee.batch(np.random.default_rng(0), Turn())
+    with torch.no_grad():
+        assert float(trainee.losses(batch)["expert"]) != float(usual.losses(batch)["expert"])
+    packaged = Path(gradient.__file__).parent / "data" / "sync-a.safetensors"
+    assert gradient.SYNC_A_EXPERT.open(str(packaged)).sha256 == fingerprint("sync-a")
+
+
+def test_where_the_expert_lay_changes_nothing_that_is_written(people: Path, other_sync_a: Path, tmp_path: Path) -> None:
+    file = tmp_path / "elsewhere.safetensors"
+    shutil.copyfile(other_sync_a / "sync-a.safetensors", file)
+    written = []
+    for number, place in enumerate((other_sync_a, file)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (exported,) = G4GKind("g4g").export(opened(people, expert=f"sync-a:{place}"), folder)
+        written.append(exported.read_bytes())
+    assert written[0] == written[1]
+    about, _ = read(str(exported))
+    assert about.config.expert == "sync-a" and about.trained_against == (file_sha256(str(file)),)
+
+
+@pytest.mark.parametrize(
+    ("expert", "error", "says"),
+    [
+        ("sync-c", UsageError, r"there is no sync expert 'sync-c'(?s:.)*sync-a"),
+        ("sync-c:runs/x", UsageError, r"there is no sync expert 'sync-c'(?s:.)*sync-a"),
+        ("sync-a:", UsageError, "expert=sync-a: names no path"),
+        ("sync-a:runs/nowhere", WeightsError, "the weights of sync-a cannot be read: runs/nowhere"),
+        ("sync-a:{data}/sync-b.safetensors", WeightsError, "these are no weights of sync-a"),
+        ("sync-a:{data}/MODEL_CARD.md", WeightsError, "the weights of sync-a cannot be read"),
+        ("wav2lip-expert:runs/nowhere", WeightsError, "there is no checkpoint runs/nowhere"),
+    ],
+)
+def test_an_expert_that_is_not_there_is_refused_in_one_line(
+    people: Path, expert: str, error: type[G4GError], says: str
+) -> None:
+    with pytest.raises(error, match=says) as refused:
+        opened(people, expert=expert.format(data=Path(gradient.__file__).parent / "data"))
+    assert "\n" not in refused.value.what
 
 
 class Watcher:
@@ -107,7 +158,8 @@ class Watcher:
 
     sha256, frames = "1" * 64, 7
 
-    def open(self) -> Watcher:
+    def open(self, checkpoint: str | None = None) -> Watcher:
+        self.checkpoint = checkpoint
         return self
 
     def to(self, device: Any) -> Watcher:
@@ -140,6 +192,17 @@ def test_an_expert_sees_drawn_frames_between_true_ones(people: Path, monkeypatch
     assert not torch.equal(picture, batch.truth)
     assert torch.equal(expert.starts.flatten(), batch.starts[:, 0] - 1.0)
     assert float(terms["expert"].detach()) == pytest.approx(float(expert.shown.detach().mean()) + 2)
+
+
+@pytest.mark.parametrize(("asked", "checkpoint"), [("watcher", None), ("watcher:C:/my runs/a", "C:/my runs/a")])
+def test_all_after_the_first_colon_is_the_path(
+    people: Path, monkeypatch: pytest.MonkeyPatch, asked: str, checkpoint: str | None
+) -> None:
+    expert = Watcher()
+    offered(monkeypatch, expert)
+    trainee = opened(people, expert=asked)
+    assert expert.checkpoint == checkpoint
+    assert trainee.describe()["config"]["expert"] == "watcher"
 
 
 @pytest.mark.parametrize("frames", [3, 6])

@@ -10,7 +10,7 @@ from synthetic_run import GROUND_TRUTH, model, shot, study_results, write_synthe
 from evaluation.models import Model
 from g4g_core import storage
 from g4g_core.errors import UsageError
-from reports.claims import TAUGHT
+from reports.claims import TAUGHT, taught
 from reports.clips import decimals, pack_column
 from reports.figures import Axis, Point, Scale, pareto_front, scatter, whiskers
 from reports.leaderboard import read_board, write_report
@@ -157,6 +157,20 @@ def test_without_variants_or_without_the_whole_model_there_is_no_ablation(tmp_pa
         models = [GROUND_TRUTH, *(Model(name, "generator", name, fingerprint=name) for name in names)]
         write_synthetic_run(tmp_path, models, shots, metrics=["psnr@mouth"])
         assert read_board(str(tmp_path))["sources"][0]["ablation"] is None
+
+
+def test_a_pupil_is_set_aside_by_what_its_own_teacher_measures_and_by_nothing_else() -> None:
+    metrics = {
+        "judge": {"by_judge": True, "weights": []},
+        "lse": {"by_judge": False, "weights": ["syncnet-v2"]},
+        "psnr": {"by_judge": False, "weights": []},
+    }
+    for marks, found in (
+        ((TAUGHT,), {"judge": TAUGHT, "lse": None, "psnr": None}),
+        (("tiny", "trained against syncnet-v2"), {"judge": None, "lse": "trained against syncnet-v2", "psnr": None}),
+        ((), dict.fromkeys(metrics)),
+    ):
+        assert {name: taught(metric, {"marks": marks}) for name, metric in metrics.items()} == found
 
 
 # ---------------------------------------------------------------- what people said, and what a reader must be told
