@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic
 from g4g_core import storage
 from g4g_core.config import ConfigT
 from g4g_core.errors import WeightsError
-from g4g_core.provenance import file_sha256, stable_json
+from g4g_core.provenance import file_sha256, stable_json, tensors_sha256
 from g4g_core.registry import unknown
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 NETWORK = "network."
 """Prefix, in a checkpoint ``step-...`` of a run, of the weights that are used afterwards."""
 
-FORMAT = 1
+FORMAT = 2
 _FINDINGS = "findings"
 _FIELD = "baseline"  # one field: several would be written in an order that changes
 _STATE, _MODEL = "state.json", "model.safetensors"
@@ -64,8 +64,8 @@ def write(path: Path, about: About[Any], tensors: Mapping[str, torch.Tensor]) ->
     """Write a network; the same network gives the same bytes."""
     from safetensors.torch import save
 
-    facts = {**about.told(), "name": about.name, "format": FORMAT}
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    facts = {**about.told(), "name": about.name, "format": FORMAT, "sha256": tensors_sha256(save(plain))}
     storage.write_bytes(str(path), save(plain, {_FIELD: stable_json(facts).decode()}))
 
 
@@ -110,7 +110,7 @@ def read_trained(
         family: what they are called together, for messages.
 
     Raises:
-        WeightsError: it is of another kind.
+        WeightsError: it is of another kind, or damaged.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -121,6 +121,8 @@ def read_trained(
         facts = _facts(files, data)
         if facts["format"] != FORMAT or facts["name"] not in configs:
             raise ValueError(f"it is of {facts['name']!r}, format {facts['format']}")
+        if facts["sha256"] != (tensors_sha256(data) if len(files) == 1 else hashlib.sha256(data).hexdigest()):
+            raise ValueError("it is damaged: not the weights that were written")
         config = configs[facts["name"]].model_validate(facts["config"])
         off, against, findings = (facts["losses_off"], facts["trained_against"], facts.get(_FINDINGS, ()))
         about = About(facts["name"], config, tuple(off), tuple(against), tuple(findings))
@@ -140,7 +142,7 @@ def _facts(files: list[Path], data: bytes) -> dict[str, Any]:
         length = int.from_bytes(data[:8], "little")
         return dict(json.loads(json.loads(data[8 : 8 + length]).get("__metadata__", {})[_FIELD]))
     state = json.loads(files[1].read_bytes())
-    return {**state["description"], "format": FORMAT, "name": state["trainable"]}
+    return {**state["description"], "format": FORMAT, "name": state["trainable"], "sha256": state["sha256"][_MODEL]}
 
 
 def fault_of(network: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> str:

@@ -60,6 +60,11 @@ def file_sha256(url: storage.Url) -> str:
     return hasher.hexdigest()
 
 
+def tensors_sha256(data: bytes) -> str:
+    """SHA-256 of what follows the header of a safetensors file, 64 hex digits: the header may hold it."""
+    return hashlib.sha256(memoryview(data)[8 + int.from_bytes(data[:8], "little") :]).hexdigest()
+
+
 def code_fingerprint(sources: Iterable[str | os.PathLike[str]]) -> str:
     """SHA-256 over the ``.py`` files of packages and modules, 64 hex digits.
 

@@ -16,13 +16,14 @@ import pydantic
 
 from g4g_core import storage
 from g4g_core.errors import WeightsError
-from g4g_core.provenance import stable_json
+from g4g_core.provenance import stable_json, tensors_sha256
 from g4g_model.config import VARIANTS, G4GConfig
 
 if TYPE_CHECKING:
     import torch
 
-FORMAT = 3
+FORMAT = 4
+"""Counts changes of the network; of a step it is part of the description, so that --resume refuses another."""
 _FIELD = "g4g"  # one field: several would be written in an order that changes
 _PREFIX = "average.generator."
 _STATE, _MODEL = "state.json", "model.safetensors"
@@ -88,7 +89,7 @@ def write(path: Path, about: About, weights: Mapping[str, torch.Tensor]) -> None
         "torch": about.torch,
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    facts["sha256"] = {"tensors": _tensors_sha256(save(tensors))}
+    facts["sha256"] = {"tensors": tensors_sha256(save(tensors))}
     storage.write_bytes(str(path), save(tensors, {_FIELD: stable_json(facts).decode()}))
 
 
@@ -114,7 +115,10 @@ def read(path: str) -> tuple[About, dict[str, torch.Tensor]]:
     try:
         tensors = load(data)
         facts = _facts(files, data)
-        found = hashlib.sha256(data).hexdigest() if len(files) > 1 else _tensors_sha256(data)
+        form = _mapping(facts, "description").get("format") if len(files) > 1 else facts.get("format")
+        if form != FORMAT:
+            raise ValueError(f"its format is {form}, this version reads {FORMAT}")
+        found = hashlib.sha256(data).hexdigest() if len(files) > 1 else tensors_sha256(data)
         if found != _mapping(facts, "sha256").get(_MODEL if len(files) > 1 else "tensors"):
             raise ValueError(f"{files[0].name} is damaged: not the weights that were written")
         about = _about(facts)
@@ -154,10 +158,7 @@ def _facts(files: list[Path], data: bytes) -> dict[str, Any]:
     metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
     if _FIELD not in metadata:
         raise ValueError("its weights are of something else")
-    facts = dict(_json(metadata[_FIELD], "what it says of itself"))
-    if facts.get("format") != FORMAT:
-        raise ValueError(f"its format is {facts.get('format')}, this version reads {FORMAT}")
-    return facts
+    return dict(_json(metadata[_FIELD], "what it says of itself"))
 
 
 def _about(facts: Mapping[str, Any]) -> About:
@@ -165,6 +166,7 @@ def _about(facts: Mapping[str, Any]) -> About:
     name, description = facts["trainable"], dict(_mapping(facts, "description"))
     if name not in VARIANTS:
         raise ValueError(f"it is of {name!r}")
+    description.pop("format", None)
     return About(
         name=name,
         config=VARIANTS[name].model_validate(description.pop("config")),
@@ -175,11 +177,6 @@ def _about(facts: Mapping[str, Any]) -> About:
         step=facts.get("step"),
         torch=facts.get("torch"),
     )
-
-
-def _tensors_sha256(data: bytes) -> str:
-    """Of what follows the header of a safetensors file."""
-    return hashlib.sha256(memoryview(data)[8 + int.from_bytes(data[:8], "little") :]).hexdigest()
 
 
 def _json(text: str | bytes, what: str) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ from g4g_model.checkpoint import About, fingerprint, read
 if TYPE_CHECKING:
     from g4g_model.g4g import G4G
 
-VERSION = 3
+VERSION = 4
 """Counts changes of what a checkpoint draws for a prompt."""
 
 CHUNK = 16

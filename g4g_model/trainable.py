@@ -19,7 +19,7 @@ from g4g_core.errors import DatasetError, UsageError
 from g4g_core.protocols import IdentityNetwork, SyncExpert, TrainingData
 from g4g_core.training import Turn, mapped
 from g4g_model import losses
-from g4g_model.checkpoint import about_run, write
+from g4g_model.checkpoint import FORMAT, about_run, write
 from g4g_model.config import FRAMES, PRESETS, SETTINGS, VARIANTS, G4GConfig, require_variant
 from g4g_model.data import ONLY, Batches, G4GBatch
 from g4g_model.g4g import Drawn
@@ -77,6 +77,7 @@ class G4GTrainable:
     def describe(self) -> dict[str, Any]:
         """Configuration, what is learned from, and which terms are off."""
         return {
+            "format": FORMAT,
             "config": self._settled().model_dump(mode="json"),
             "samples": len(self._batches),
             "left_out": self._batches.left_out,

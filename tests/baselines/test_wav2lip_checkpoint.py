@@ -291,7 +291,9 @@ def test_the_file_the_run_and_a_step_of_it_are_one_network(tmp_path: Path) -> No
     description = {
         "config": about.config.model_dump(), "losses_off": ["sync"], "trained_against": ["a" * 64], "samples": 3,
     }  # fmt: skip
-    (step / "state.json").write_text(json.dumps({"trainable": "wav2lip", "step": 2, "description": description}))
+    state = {"trainable": "wav2lip", "step": 2, "description": description}
+    state["sha256"] = {"model.safetensors": file_sha256(str(step / "model.safetensors"))}
+    (step / "state.json").write_text(json.dumps(state))
 
     for place in (tmp_path / "run", step):
         told, tensors = read("wav2lip", str(place))
@@ -299,6 +301,14 @@ def test_the_file_the_run_and_a_step_of_it_are_one_network(tmp_path: Path) -> No
         assert all(torch.equal(tensors[key], weights[key]) for key in weights)
     prints = [fingerprint("wav2lip", str(place)) for place in (file, tmp_path / "run", step)]
     assert prints[0] == prints[1] != prints[2]
+
+    for path in (file, step / "model.safetensors"):
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(data)
+    for place in (file, step):
+        with pytest.raises(WeightsError, match="damaged: not the weights that were written"):
+            read("wav2lip", str(place))
 
 
 def test_checkpoints_of_others_are_refused(tmp_path: Path) -> None:

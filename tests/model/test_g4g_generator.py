@@ -51,11 +51,12 @@ def prompt_of(root: Path, number: int = 0) -> ClipPrompt:
 
 
 def exported(people: Path, folder: Path, name: str = "g4g", **fields: Any) -> str:
-    """A checkpoint of a network whose motions are not all none, as after training."""
+    """A checkpoint of a network whose motions are not all none and that draws most of a face, as after training."""
     trainee = G4GKind(name).open(VARIANTS[name](**{**SMALL, **fields}), TrainingData(str(people)), seed=0)
     with torch.no_grad():
         for motion in trainee.module.average.generator.deformation.motions:
             motion.weight.normal_(0, 0.3)
+        trainee.module.average.generator.decoder.mixture[1].bias[-4:] = 4  # the part that is drawn
     folder.mkdir(exist_ok=True)
     return str(G4GKind(name).export(trainee, folder)[0])
 
@@ -117,7 +118,7 @@ def test_speech_drives_what_is_redrawn(people: Path, tmp_path: Path) -> None:
     model = MODELS["g4g"].open(checkpoint)
     other = model.generate(dataclasses.replace(prompt, mel=-prompt.mel))
     made = model.generate(prompt)
-    assert (made != other)[prompt.erase > 0].mean() > 0.05
+    assert (made != other)[prompt.erase > 0].mean() > 0.2
     np.testing.assert_array_equal(made[~ring_of(prompt.erase)], other[~ring_of(prompt.erase)])
 
 

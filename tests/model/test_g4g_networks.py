@@ -11,6 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from g4g_core.references import COUNT  # noqa: E402
 from g4g_model.config import PRESETS, VARIANTS, G4GConfig  # noqa: E402
 from g4g_model.g4g import G4G, masks_of  # noqa: E402
 from g4g_model.inputs import Inputs, poses_between  # noqa: E402
@@ -226,6 +227,24 @@ def test_poses_of_references_change_what_is_drawn_where_it_is_redrawn_and_nowher
     found, changed = drawing(inputs).picture, drawing(other).picture
     ring = dilated(flattened(inputs.erase)).expand_as(found) > 0
     assert (found - changed)[ring].abs().max() > 1e-3 and torch.equal(found[~ring], changed[~ring])
+
+
+@pytest.mark.parametrize("part", range(COUNT + 1))
+def test_a_face_is_a_mixture_of_the_posed_references_and_of_what_is_drawn(part: int) -> None:
+    """With one part turned up, it is that part alone: a reference in the frame's pose, or the drawing."""
+    inputs, drawing = some_inputs(), network()
+    seen: dict[str, Any] = {}
+    drawing.decoder.heads["1"].register_forward_hook(lambda *call: seen.update(drawn=torch.tanh(call[2])))
+    with torch.no_grad():
+        drawing.decoder.mixture[1].weight.zero_()
+        drawing.decoder.mixture[1].bias.zero_()
+        even = drawing(inputs).faces[-1]
+        drawing.decoder.mixture[1].bias[4 * part : 4 * part + 4] = 50
+        face = drawing(inputs).faces[-1]
+        shown = posed(inputs.references, inputs.poses).unflatten(1, (COUNT, 3))
+        parts = torch.cat([shown, seen["drawn"][:, None]], 1)
+    torch.testing.assert_close(face, parts[:, part], atol=1e-5, rtol=0)
+    torch.testing.assert_close(even, parts.mean(1), atol=1e-5, rtol=0)
 
 
 def test_adain_is_its_formula() -> None:
