@@ -13,9 +13,11 @@ pytest.importorskip("torch")
 
 from synthetic_shards import SyntheticClip, write_dataset
 
-from benchmarks import race as racing
-from benchmarks.race import Programs, Race, assignments_of, require_same, same_for_all, settle
-from benchmarks.race_report import Cost, Outcome, Story, cost_of, frames_of, told
+from benchmarks import race_programs
+from benchmarks.race_costs import Cost, Outcome, cost_of, frames_of
+from benchmarks.race_programs import Programs, train_all
+from benchmarks.race_report import Story, told
+from benchmarks.race_rules import Race, assignments_of, people_apart, require_same, same_for_all, settle
 from g4g_core import provenance
 from g4g_core.errors import DatasetError, G4GError, UsageError
 
@@ -142,10 +144,10 @@ def test_nobody_who_is_learned_from_may_be_tested_on(tmp_path):
     keys["anna"].write_text("toy-anna_00-000-000\n")
     keys["cleo"].write_text("toy-cleo_00-000-000\n")
     with pytest.raises(DatasetError, match="ben is learned from and tested on"):
-        racing.tested_on(a_race(tmp_path, shards=shards))
-    assert racing.tested_on(a_race(tmp_path, shards=shards, selection=str(keys["anna"])))[1] == "test"
+        people_apart(a_race(tmp_path, shards=shards))
+    assert people_apart(a_race(tmp_path, shards=shards, selection=str(keys["anna"])))[1] == "test"
     # a selection of the tested may be of any split of this data set
-    assert set(racing.tested_on(a_race(tmp_path, shards=shards, test=str(keys["cleo"])))[1].split(",")) == {
+    assert set(people_apart(a_race(tmp_path, shards=shards, test=str(keys["cleo"])))[1].split(",")) == {
         "train", "val", "test"
     }  # fmt: skip
 
@@ -184,10 +186,10 @@ def test_a_failed_expert_fails_wav2lip_and_nobody_else(tmp_path, monkeypatch):
         if entry[0] == "wav2lip-expert":
             raise G4GError("the loss of step 3 is not finite")
 
-    monkeypatch.setattr(racing, "train", train)
+    monkeypatch.setattr(race_programs, "train", train)
     entries = [("wav2lip-expert", 0), ("g4g", 0), ("wav2lip", 0)]
     with Programs(tmp_path) as programs:
-        reasons = racing.train_all(a_race(tmp_path), entries, programs)
+        reasons = train_all(a_race(tmp_path), entries, programs)
     assert set(reasons) == {("wav2lip-expert", 0), ("wav2lip", 0)}
     assert reasons["wav2lip", 0] == "its expert failed: the loss of step 3 is not finite"
 
