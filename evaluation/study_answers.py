@@ -126,8 +126,8 @@ def checksum_of(content: Mapping[str, Any], seal: str) -> str:
 def read_submissions(files: Sequence[str], study: Study) -> tuple[list[Submission], list[Refusal]]:
     """Files that fit the study, and those that do not, with their reasons.
 
-    Of several files of one rater the first begun counts: what is done again has been seen before. In which order the
-    files are named changes nothing.
+    Of several files of one rater the first begun counts: what is done again has been seen before. Codes that differ in
+    small and capital letters alone are one rater's. In which order the files are named changes nothing.
     """
     read: list[Submission] = []
     refused: list[Refusal] = []
@@ -139,13 +139,14 @@ def read_submissions(files: Sequence[str], study: Study) -> tuple[list[Submissio
             read.append(found)
     kept: dict[str, Submission] = {}
     for one in sorted(read, key=lambda one: (one.answers.started, one.checksum, one.file)):
-        former = kept.setdefault(one.answers.rater, one)
+        former = kept.setdefault(one.answers.rater.casefold(), one)
         if former is one:
             continue
         if former.checksum == one.checksum:
             refused.append(Refusal(one.file, f"duplicate: the same answers as {former.file}"))
         else:
-            reason = f"duplicate: rater {one.answers.rater} had answered before, in {former.file}"
+            spelt = "" if former.answers.rater == one.answers.rater else f" as {former.answers.rater}"
+            reason = f"duplicate: rater {one.answers.rater} had answered before{spelt}, in {former.file}"
             refused.append(Refusal(one.file, reason))
     return sorted(kept.values(), key=lambda one: one.answers.rater), sorted(refused, key=lambda one: one.file)
 

@@ -13,7 +13,7 @@ import numpy as np
 from evaluation.breakdowns import breakdowns
 from evaluation.jackknife import delete_groups, jackknife_set_difference, jackknife_set_metric
 from evaluation.metrics import METRICS
-from evaluation.metrics.base import Metric
+from evaluation.metrics.base import LARGEST, Metric
 from evaluation.metrics.sets import SET_STATISTICS, SetStatistic
 from evaluation.models import TRUTH, judge_fingerprint
 from evaluation.protocols import VIDEOS
@@ -35,7 +35,7 @@ def summarise(results: Results, *, on_failure: str, pooled: bool, precision: str
     """The content of ``summary.json``: no date, no path, no NaN; equal for equal cells.
 
     Raises:
-        UsageError: models were prompted differently, which would be a fault of ours.
+        UsageError: models were prompted differently, which would be a fault of ours; a score too large to be one.
     """
     plan = results.plan
     tables: dict[str, Any] = {}
@@ -166,7 +166,14 @@ class _Table:
 
     def _values(self, metric: Metric, name: str) -> dict[str, float]:
         found = ((shot.key, self._results.values.get((metric.id, name, shot.key))) for shot in self._shots)
-        return {key: value for key, value in found if value is not None}
+        values = {key: value for key, value in found if value is not None}
+        for key, value in values.items():
+            if abs(value) > LARGEST:
+                raise UsageError(
+                    f"{metric.id} of {name} for {key} is {value:.3g}, which is no score",
+                    "Evaluate into a new folder: this one's numbers are of a version that did not refuse it.",
+                )
+        return values
 
     def _fill_with_worst(self, metric: Metric, values: dict[str, dict[str, float]]) -> None:
         """A shot that a model failed on counts as the worst that any model did on any shot."""

@@ -35,6 +35,8 @@ def leaderboard(
 ) -> dict[str, Any]:
     """Everything on the page but single clips.
 
+    A source is a ``sample`` where all of its footage is the rendered one of ``g4g-prep sample``, by its licence.
+
     Args:
         summary: content of ``summary.json``.
         shots: content of ``shots.json``.
@@ -85,8 +87,10 @@ def _source(
     models: Sequence[Mapping[str, Any]],
     shots: Mapping[str, Any],
 ) -> dict[str, Any]:
+    from prep.sources.sample import LICENCE
+
     own = shots_of_table(name, shots)
-    licences = sorted({str(shot["about"]["licence"]) for shot in own if shot["about"].get("licence")})
+    named = {shot["about"].get("licence") for shot in own}
     here = [model for model in models if model["name"] in table["rows"]]
     measured = [metric for metric in metrics if metric["unavailable"] is None]
     ranked = {metric["id"]: claims_ranks(table["pairs"].get(metric["id"], [])) for metric in measured}
@@ -103,14 +107,19 @@ def _source(
                 cells[metric["id"]]["unranked"] = aside[metric["id"]][model["name"]]
         counts = {key: row[key] for key in ("scored", "failed", "reasons")}
         rows.append({"model": model["name"], "truth": model["kind"] == TRUTH, **counts, "cells": cells})
+    beyond = {
+        metric["id"]: {row["model"] for row in rows if row["cells"][metric["id"]].get("gap", {}).get("beyond")}
+        for metric in measured
+    }
     facts = {key: table[key] for key in ("shots", "identities", "frames", "redistributable")}
     return {
         "source": name,
         **facts,
         "compared": _usual_shots(rows),
-        "licences": licences,
+        "licences": sorted(str(licence) for licence in named if licence),
+        "sample": named == {LICENCE},
         "seconds": round(sum(float(shot["about"].get("duration") or 0) for shot in own)),
-        "verdicts": verdicts(table, metrics, here),
+        "verdicts": verdicts(table, metrics, here, beyond),
         "ablation": ablation(table, metrics, here),
         "rows": rows,
         "pairs": {

@@ -19,7 +19,11 @@ _SCORING = ("on_failure", "precision", "timeout")
 
 
 def provenance(summary: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
-    """Code, packages, seeds, digests and commands; no date, duration, host or absolute path."""
+    """Code, packages, seeds, digests and commands; no date, duration, host or absolute path.
+
+    The judge and the measuring weights of a merged run are those of all its parts: runs that differ in them are not
+    merged.
+    """
     environment = run["environment"]
     parts = [_part(summary, run, part) for part in run.get(MERGED, ())]
     return {
@@ -28,12 +32,21 @@ def provenance(summary: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, 
         "packages": dict(sorted(environment["packages"].items())),
         "data_fingerprint": summary["data"]["fingerprint"],
         "prompts": summary["prompts"],
+        "judge": summary["judge"],
+        "weights": _weights(summary),
         "seed": summary["seed"],
         "precision": summary["precision"],
         "command": "\n".join(part["command"] for part in parts) or shlex.join(_command(summary, run["settings"])),
         "render": shlex.join(["g4g-eval", "report", *(["RUN"] if not parts else [part["name"] for part in parts])]),
         "merged": parts,
     }
+
+
+def _weights(summary: Mapping[str, Any]) -> dict[str, str | None]:
+    """SHA-256 of the weights behind the metrics that were measured, by name."""
+    measured = (about for about in summary["metrics"].values() if about["unavailable"] is None)
+    found = {name: sha256 for about in measured for name, sha256 in about["weights_sha256"].items()}
+    return dict(sorted(found.items()))
 
 
 def _part(summary: Mapping[str, Any], run: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:

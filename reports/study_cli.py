@@ -91,7 +91,8 @@ def collect(files: tuple[str, ...], key_file: str | None, run: str | None, out: 
 
     FILES are all that raters have sent so far; give all of them every time. Files that were edited, cut, doubled or are
     of another study are refused, raters who miss attention checks, hurry or always say the same are excluded, each with
-    the reason. Exit codes: 0 fine, 1 files were refused, 3 nobody's answers count.
+    the reason. Exit codes: 0 fine, 1 files were refused, 3 nobody's answers count: results of raters who counted before
+    are then kept.
 
     \b
     Examples:
@@ -114,7 +115,9 @@ def collect(files: tuple[str, ...], key_file: str | None, run: str | None, out: 
         refuse_to_overwrite(place)
     submissions, refused = read_submissions(files, found)
     results = study_results(found, submissions, refused)
-    for place in places:
+    kept = [] if results["raters"]["counted"] else [place for place in places if _raters_of(place)]
+    written = [place for place in places if place not in kept]
+    for place in written:
         storage.write_json(place, results)
     if as_json:
         print_json(results)
@@ -124,16 +127,26 @@ def collect(files: tuple[str, ...], key_file: str | None, run: str | None, out: 
         for rater in results["raters"]["excluded"]:
             click.echo(f"excluded {rater['rater']} ({rater['file']}): {'; '.join(rater['reasons'])}")
         print_results(results)
-        for place in places:
+        for place in written:
             click.echo(f"results: {os.path.abspath(place)}")
         if run is None:
             click.echo(
                 "no run was found that this study is of: name it with --run, and its leaderboard shows the results"
             )
+    for place in kept:
+        known = _raters_of(place)
+        click.echo(f"nobody's answers count: {os.path.abspath(place)} keeps its results of {known} before", err=True)
     if not results["raters"]["counted"]:
         raise click.exceptions.Exit(int(ExitCode.CANNOT_TELL))
     if refused:
         raise click.exceptions.Exit(int(ExitCode.FINDING))
+
+
+def _raters_of(place: str) -> int:
+    """How many raters count in the results that lie at a place, if any do."""
+    from g4g_core import storage
+
+    return len(storage.read_json(place)["raters"]["counted"]) if storage.exists(place) else 0
 
 
 def _last_run() -> str:

@@ -161,6 +161,9 @@ class Block:
         return np.stack(faces) if faces else np.zeros((0, SIDE, SIDE, 3), np.uint8)
 
 
+LARGEST = 1e100
+"""No score lies further from 0: whatever does comes of a broken measure, and its square would be no number."""
+
 Missing = tuple[str, str]
 """Why a value is not there: (code, detail). ``identical`` says that truth was compared with itself."""
 
@@ -169,10 +172,10 @@ IDENTICAL: Missing = ("identical", "compared with itself")
 
 @dataclasses.dataclass
 class Measured:
-    """What a measure found in a shot.
+    """What a measure found in a shot. A value that is no score goes to ``missing`` with the reason.
 
     Attributes:
-        values: by metric id, finite.
+        values: by metric id, finite and at most :data:`LARGEST` in size.
         missing: reason by metric id where there is no value.
         curves: numbers to draw, by name.
         features: float32 [n, d] for metrics over sets, by name.
@@ -184,6 +187,11 @@ class Measured:
     curves: dict[str, list[float | None]] = dataclasses.field(default_factory=dict)
     features: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     flags: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        wrong = {name: why for name, value in self.values.items() if (why := _no_score(value))}
+        self.values = {name: value for name, value in self.values.items() if name not in wrong}
+        self.missing = {**self.missing, **wrong}
 
 
 class Session(Protocol):
@@ -242,14 +250,21 @@ def one_value(metric: Metric, mean: Mean, context: Context) -> Measured:
 
 def values_of(found: Mapping[Metric, float | None], context: Context) -> Measured:
     """Values by metric: ``identical`` where truth was compared with itself, a reason where no frame was scored."""
-    measured = Measured()
+    values: dict[str, float] = {}
+    missing: dict[str, Missing] = {}
     for metric, value in found.items():
         if metric.full_reference and context.is_truth:
-            measured.missing[metric.id] = IDENTICAL
+            missing[metric.id] = IDENTICAL
         elif value is None:
-            measured.missing[metric.id] = ("no_frames", "no frame of the shot could be scored")
-        elif not np.isfinite(value):
-            measured.missing[metric.id] = ("not_finite", f"the value is {value}")
+            missing[metric.id] = ("no_frames", "no frame of the shot could be scored")
         else:
-            measured.values[metric.id] = float(value)
-    return measured
+            values[metric.id] = float(value)
+    return Measured(values, missing)
+
+
+def _no_score(value: float) -> Missing | None:
+    if not np.isfinite(value):
+        return "not_finite", f"the value is {value}"
+    if abs(value) > LARGEST:
+        return "too_large", f"the value is {value:.3g}, which is no score"
+    return None

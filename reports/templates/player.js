@@ -123,7 +123,7 @@ function makePlayer(record, shot) {
 
 // A number a frame: a line a model on one scale, the ground truth dashed behind.
 function framesOf(kind, packed, frames, track) {
-  const read = data.models.filter((model) => model.name in packed).map((model) => ({ model, values: unpackCurve(packed[model.name]) }));
+  const read = data.models.filter((model) => Object.hasOwn(packed, model.name)).map((model) => ({ model, values: unpackCurve(packed[model.name]) }));
   const width = 1000, height = 46;
   const y = scale(read.flatMap(({ values }) => values.filter((value) => value !== null)), height - 3, 3);
   const path = (values) => values.map((value, at) => (value === null ? ""

@@ -8,13 +8,14 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from evaluating import InProcess, evaluated
 
 from evaluation.metrics import METRICS
-from evaluation.metrics.base import FACE, Block, Context
+from evaluation.metrics.base import FACE, Block, Context, Measured, values_of
 from evaluation.metrics.identity import cosine, embed
 from evaluation.metrics.judge import JudgeMeasure
 from evaluation.metrics.landmarks import LandmarkMeasure, fit, landmark_distance
-from evaluation.metrics.psnr import PsnrMeasure, psnr
+from evaluation.metrics.psnr import FACE_PSNR, PsnrMeasure, psnr
 from evaluation.metrics.ssim import SsimMeasure, ssim, ssim_map
 from evaluation.metrics.temporal import TemporalMeasure, flicker, motion_energy
 from g4g_core.errors import UsageError
@@ -318,3 +319,49 @@ def test_output_goes_through_the_shards_jpeg_once_and_the_clip_does_not_again(sa
     assert (truth.stored_faces(frames)[0] == direct).all()
     again = copy.stored_faces(frames)[0].astype(int)
     assert 0 < np.abs(again - direct).mean() < 1.0
+
+
+# ---------------------------------------------------------------- values that are no scores
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [(1e300, "too_large"), (-2e100, "too_large"), (float("nan"), "not_finite"), (float("inf"), "not_finite")],
+)
+def test_a_value_that_is_no_score_is_missing_with_its_reason(value: float, code: str) -> None:
+    context = Context(256, 10, np.zeros(6400, np.int16), True, False)
+    for found in (values_of({FACE_PSNR: value}, context), Measured(values={FACE_PSNR.id: value, "other": 1.5})):
+        assert found.missing[FACE_PSNR.id][0] == code
+        assert FACE_PSNR.id not in found.values
+    assert found.values == {"other": 1.5}
+    assert values_of({FACE_PSNR: 1e99}, context).values == {FACE_PSNR.id: 1e99}
+
+
+def test_one_absurd_score_costs_a_run_its_shot_and_not_its_summary(
+    shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from evaluation.metrics import psnr as module
+
+    real = module._decibels
+    calls: list[float] = []
+
+    def decibels(error: float, data_range: float) -> float:
+        calls.append(error)
+        absurd = error > 0 and not any(calls[:-1])  # the first of still's: the truth's are 0
+        return -1e300 if absurd else real(error, data_range)
+
+    monkeypatch.setattr(module, "_decibels", decibels)
+    report = evaluated(shards, tmp_path / "run", InProcess(), models=["still"], metrics=["psnr"])
+    (table,) = report.summary["tables"].values()
+    cells = table["rows"]["still"]["cells"]
+    assert {cells[name]["n"] for name in ("psnr@face", "psnr@mouth")} == {2, 3}
+    assert all(0 < cells[name]["mean"] < 100 for name in ("psnr@face", "psnr@mouth"))
+
+
+def test_an_absurd_score_of_an_earlier_version_is_refused_by_the_name_of_its_metric_and_model(
+    shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evaluation.metrics.base.LARGEST", float("inf"))
+    monkeypatch.setattr("evaluation.metrics.psnr._decibels", lambda error, data_range: -1e300)
+    with pytest.raises(UsageError, match=r"psnr@face of still for \S+ is -1e\+300, which is no score"):
+        evaluated(shards, tmp_path / "run", InProcess(), models=["still"], metrics=["psnr"])

@@ -144,7 +144,8 @@ def test_by_the_judge_that_taught_it_a_variant_is_compared_with_nothing(tmp_path
     assert sync["sentence"].endswith(f"not ranked, for {TAUGHT}: g4g-no-intra")
     assert sync["leaders"] == ["other"]
     assert picture["leaders"] == ["g4g-no-intra"]
-    assert "ahead of every other ranked model in lip sync" in board["headline"][1]
+    assert "other is significantly ahead of g4g in lip sync" in board["headline"][1]
+    assert "g4g-no-intra is significantly ahead of every other model in picture" in board["headline"][1]
     page = Path(write_report(str(tmp_path))).read_text(encoding="utf-8")
     assert page.count('class="dot model aside"') == 1
     assert "takes no part in the front" in page

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import html.parser
 import io
 import json
@@ -24,6 +25,7 @@ from evaluation.protocols import CROSS, PAIRS, VIDEOS, VIDEOS_REFERENCE, Protoco
 from evaluation.tables import number
 from g4g_core import storage
 from g4g_core.errors import UsageError
+from prep.sources.sample import LICENCE
 from reports.claims import TAUGHT
 from reports.clips import ALPHABET, MISSING, pack_column, pack_curve
 from reports.exports import board_latex, board_markdown
@@ -137,6 +139,49 @@ def test_the_page_gives_the_digest_of_the_prompts_that_all_models_were_given(usu
     digest = storage.read_json(usual / "summary.json")["prompts"]
     assert re.fullmatch("[0-9a-f]{64}", digest)
     assert f"{digest}, the same for every model" in " ".join(page.text.split())
+
+
+def test_the_provenance_names_the_judge_and_the_hash_of_every_weights_file_that_measured(
+    usual: Path, page: Page
+) -> None:
+    summary = storage.read_json(usual / "summary.json")
+    footer = " ".join(page.text[page.text.index("Provenance", page.text.index("Statistics and marks")) :].split())
+    assert f"the embedded sync expert, weights {summary['judge']}" in footer
+    measured = [about for about in summary["metrics"].values() if about["unavailable"] is None]
+    hashes = {name: sha256 for about in measured for name, sha256 in about["weights_sha256"].items()}
+    assert {"syncnet-v2", "dlib-68"} <= hashes.keys()
+    assert all(f"{name} {sha256}" in footer for name, sha256 in hashes.items())
+    assert "lpips" not in footer.split("measuring weights")[1].split("seed, precision")[0]
+
+
+def with_licence(one: Any, licence: str) -> Any:
+    return dataclasses.replace(one, about={**one.about, "licence": licence, "redistributable": True})
+
+
+def test_a_page_of_the_rendered_sample_says_at_its_top_that_it_is_nobody(tmp_path: Path) -> None:
+    models = [GROUND_TRUTH, STILL]
+    rendered_clips = [with_licence(one, LICENCE) for one in people(3)]
+    real = [shot(100 + i, "hdtf") for i in range(3)]
+    tops = {}
+    for name, shots in (("sample", rendered_clips), ("both", [*rendered_clips, *real]), ("real", real),
+                        ("mixed", [*rendered_clips, *people(5)[3:]])):  # fmt: skip
+        write_synthetic_run(tmp_path / name, models, shots, metrics=FEW_METRICS)
+        page = rendered(tmp_path / name)
+        tops[name] = " ".join(page.text[: page.text.index("Who is best at what")].split())
+    assert "Synthetic sample: one portrait in many disguises, with synthesised speech." in tops["sample"]
+    assert "say nothing about real people" in tops["sample"]
+    assert "Synthetic sample (lrs2):" in tops["both"]
+    assert "Synthetic" not in tops["real"] + tops["mixed"]
+
+
+def test_the_licence_stands_in_short_under_the_head_of_its_source(usual: Path, page: Page, tmp_path: Path) -> None:
+    text = " ".join(page.text.split())
+    assert "Licence: licence of hdtf; may not be passed on" in text
+    assert "Licence: licence of lrs2; may not be passed on" in text
+    long = [with_licence(one, "words " * 60) for one in people(2)]
+    write_synthetic_run(tmp_path, [GROUND_TRUTH, STILL], long, metrics=FEW_METRICS)
+    (line,) = re.findall(r"Licence: ((?:words )+…)(?! ?;)", " ".join(rendered(tmp_path).text.split()))
+    assert 70 < len(line) <= 90
 
 
 def test_the_page_asks_for_nothing_from_outside_itself(page: Page) -> None:
@@ -344,11 +389,45 @@ def test_a_clear_winner_is_said_in_the_headline_and_in_the_pairs(tmp_path: Path)
     write_synthetic_run(tmp_path, models, people(12), metrics=FEW_METRICS, effect=6.0)
     board = read_board(str(tmp_path))
     (source,) = board["sources"]
-    assert "beta is significantly ahead of every other model in lip sync, mouth shape" in board["headline"][1]
+    assert "beta is significantly ahead of alpha in lip sync, mouth shape" in board["headline"][1]
     (pair,) = source["pairs"]["lse_d@crop1"]
     assert (pair["a"], pair["b"], pair["verdict"]) == ("alpha", "beta", "beta is better")
     assert source["rows"][2]["cells"]["lse_d@crop1"]["gap"]["beyond"]
     assert "beyond the truth" in rendered(tmp_path).text
+
+
+def test_a_leader_beyond_the_ground_truth_is_said_to_have_won_nothing_by_that(tmp_path: Path) -> None:
+    models = [GROUND_TRUTH, model("alpha"), model("beta")]
+    write_synthetic_run(tmp_path, models, people(12), metrics=FEW_METRICS, effect=6.0)
+    board = read_board(str(tmp_path))
+    cells = board["sources"][0]["rows"][2]["cells"]
+    marked = [verdict for verdict in board["sources"][0]["verdicts"] if "no win" in verdict["sentence"]]
+    assert [verdict["metric"] for verdict in marked] == ["lse_d@crop1"]
+    assert marked[0]["sentence"].endswith("; beyond the ground truth, which is no win")
+    assert cells["lse_d@crop1"]["gap"]["beyond"]
+    assert "Beyond the ground truth, which is no win: beta in lip sync." in board["headline"][1]
+
+
+def test_a_win_over_controls_is_called_one_and_controls_are_counted_apart(tmp_path: Path) -> None:
+    shuffled = Model("shuffled", "shuffled", "", fingerprint="shuffled/1")
+    for controls, field, tile in (
+        ([STILL], "still (control)", "1 + 1 control"),
+        ([STILL, shuffled], "both controls", "1 + 2 controls"),
+    ):
+        run = tmp_path / str(len(controls))
+        models = [GROUND_TRUTH, *controls, model("alpha")]
+        write_synthetic_run(run, models, people(12), metrics=FEW_METRICS, effect=6.0)
+        page = rendered(run)
+        board = read_board(str(run))
+        assert f"alpha is significantly ahead of {field} in lip sync" in board["headline"][1]
+        assert "still (control)" in board["headline"][0] and "every other" not in board["headline"][1]
+        assert all(f"alpha is ahead of {field} (p" in v["sentence"] for v in board["sources"][0]["verdicts"])
+        assert f"models{tile}" in page.text
+
+
+def test_among_rivals_and_controls_a_winner_is_ahead_of_every_other_model(usual: Path, page: Page) -> None:
+    assert "ahead of every other model" in read_board(str(usual))["headline"][1]
+    assert "models2 + 1 control" in page.text
 
 
 def test_a_model_trained_against_the_judge_is_marked_and_not_ranked_by_it(tmp_path: Path) -> None:

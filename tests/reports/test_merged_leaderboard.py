@@ -83,6 +83,11 @@ def test_the_page_of_a_merged_run_names_its_parts_and_how_each_was_made(together
     provenance = storage.read_json(tmp_path / "merged" / "leaderboard.json")["provenance"]
     assert [part["models"] for part in provenance["merged"]] == [[TRUTH, "still", ALPHA], [BETA]]
     assert provenance["render"] == "g4g-eval report mine theirs"
+    alone = read_board(str(together))["provenance"]
+    assert {name: provenance[name] for name in ("judge", "weights")} == {
+        name: alone[name] for name in ("judge", "weights")
+    }
+    assert page.count(alone["judge"]) == 1
     assert str(tmp_path) not in page
     again = CliRunner().invoke(main, ["report", str(mine), str(theirs), "--quiet"])
     assert again.exit_code == 0

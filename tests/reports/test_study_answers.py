@@ -291,6 +291,17 @@ def test_of_two_files_of_a_rater_the_first_begun_counts(study: Study, tmp_path: 
     assert [one.reason for one in refused] == ["duplicate: rater P00 had answered before, in P00.json"]
 
 
+def test_a_code_in_capitals_is_the_same_rater(study: Study, tmp_path: Path) -> None:
+    first = SimulatedRater("anna", MERITS, 1).write(tmp_path, study)
+    (tmp_path / "later").mkdir()
+    later = SimulatedRater("Anna", MERITS, 2).write(tmp_path / "later", study, started=STARTED + 1)
+    kept, refused = read_submissions([str(later), str(first)], study)
+    assert [one.answers.rater for one in kept] == ["anna"]
+    assert [(one.file, one.reason) for one in refused] == [
+        ("Anna.json", "duplicate: rater Anna had answered before as anna, in anna.json")
+    ]
+
+
 def test_a_refusal_names_the_file_without_its_folder(study: Study, tmp_path: Path) -> None:
     found = read_submission(str(tmp_path / "nowhere.json"), study)
     assert getattr(found, "file", None) == "nowhere.json"

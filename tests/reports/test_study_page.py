@@ -422,6 +422,24 @@ def test_collect_exits_with_0_when_all_is_well_and_3_when_nobody_counts(built: B
     assert invoke("collect", str(bad), "--study", built.key, "--out", out).exit_code == 3
 
 
+def test_collect_keeps_earlier_results_where_nobody_counts_any_more(built: BuiltStudy, tmp_path: Path) -> None:
+    merits = {TRUTH: 1.0, ALPHA: 0.0, BETA: -1.0}
+    good = SimulatedRater("P1", merits, 1).write(tmp_path, built.study)
+    bad = SimulatedRater("P2", merits, 1, passes=False).write(tmp_path, built.study)
+    out = tmp_path / "results.json"
+    first = invoke("collect", str(bad), "--study", built.key, "--out", str(out))
+    assert first.exit_code == 3
+    assert storage.read_json(out)["raters"]["counted"] == []  # nothing was there
+    assert invoke("collect", str(good), "--study", built.key, "--out", str(out)).exit_code == 0
+    before = out.read_bytes()
+    for more in ((), ("--json",)):
+        again = invoke("collect", str(bad), "--study", built.key, "--out", str(out), *more)
+        assert again.exit_code == 3
+        assert f"{out} keeps its results of 1 before" in again.stderr
+        assert f"results: {out}" not in again.stdout
+        assert out.read_bytes() == before
+
+
 @pytest.mark.parametrize("wanted", ["study.json", "P1.json", "study.html"])
 def test_collect_does_not_write_over_the_key_the_page_or_answers(
     built: BuiltStudy, tmp_path: Path, wanted: str
