@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -32,14 +31,13 @@ def read_summary(path: str) -> dict[str, Any]:
         found = storage.read_json(path)
         version = found["schema_version"]
     except (StorageError, TypeError, KeyError) as error:
-        raise UsageError(f"{path} is no summary of g4g-eval", "Name the summary.json of a run.") from error
+        why = f": {error}" if isinstance(error, StorageError) else ""
+        raise UsageError(f"{path} is no summary of g4g-eval{why}", "Name the summary.json of a run.") from error
     if version != SCHEMA_VERSION:
         raise UsageError(
             f"{path} has schema version {version}; this program reads {SCHEMA_VERSION}",
             "Evaluate again with this version: g4g-eval run into the same folder keeps what was computed.",
         )
-    if not _finite(found):
-        raise UsageError(f"{path} holds NaN or infinity, which no summary of g4g-eval does", "Evaluate again.")
     missing = [name for name in _NEEDED if name not in found]
     if missing:
         raise UsageError(f"{path} lacks {', '.join(missing)}: it is no whole summary", "Evaluate again.")
@@ -47,14 +45,6 @@ def read_summary(path: str) -> dict[str, Any]:
 
 
 _NEEDED = ("protocol", "seed", "precision", "on_failure", "judge", "data", "metrics", "models", "tables")
-
-
-def _finite(value: Any) -> bool:
-    if isinstance(value, dict):
-        return all(map(_finite, value.values()))
-    if isinstance(value, list):
-        return all(map(_finite, value))
-    return not isinstance(value, float) or math.isfinite(value)
 
 
 def compare_models(a: str, b: str, run: str) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NoReturn, cast
 
 from g4g_core.atomic import TEMPORARY_PREFIX, atomic_writer, sync_folder
 from g4g_core.errors import StorageError
@@ -122,11 +122,15 @@ def open_read(url: Url) -> BinaryIO:
 
 
 def read_json(url: Url) -> Any:
-    """What a JSON file holds. Raises StorageError when it is not JSON."""
+    """What a JSON file holds. Raises StorageError when it is not JSON; NaN and infinity are not."""
     try:
-        return json.loads(read_bytes(url))
+        return json.loads(read_bytes(url), parse_constant=_no_number)
     except ValueError as error:
         raise StorageError(f"{os.fspath(url)} is not a JSON file: {error}") from error
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"it holds {name}")
 
 
 def write_bytes(url: Url, data: bytes) -> None:
