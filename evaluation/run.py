@@ -122,7 +122,7 @@ def evaluate_shots(
     chosen = {"metrics": list(wanted), "seed": seed, "timeout": timeout, "on_failure": on_failure}
     chosen |= {"precision": precision, "pooled": pooled, **(settings or {})}
     facts |= {"settings": chosen, "seconds": round(seconds, 1), "timeout": timeout}
-    facts |= {"data_fingerprint": summary["data"]["fingerprint"], "weights_sha256": _weights(summary)}
+    facts |= {"data_fingerprint": summary["data"]["fingerprint"], "weights_sha256": measuring_weights(summary)}
     write_run(out, plan, results, summary, facts)
     failed = failures(results)
     return Report(out, summary, failed, kept, len(plan.models) * len(plan.shots), seconds)
@@ -157,10 +157,11 @@ def failures(results: Results) -> list[tuple[str, str, str, str]]:
     return found
 
 
-def _weights(summary: Mapping[str, Any]) -> dict[str, str | None]:
+def measuring_weights(summary: Mapping[str, Any]) -> dict[str, str | None]:
     """SHA-256 of the weights behind the metrics that were measured, by name."""
     measured = (about for about in summary["metrics"].values() if about["unavailable"] is None)
-    return {name: digest for about in measured for name, digest in about["weights_sha256"].items()}
+    found = {name: digest for about in measured for name, digest in about["weights_sha256"].items()}
+    return dict(sorted(found.items()))
 
 
 def write_run(out: str, plan: Plan, results: Results, summary: Mapping[str, Any], facts: Mapping[str, Any]) -> None:

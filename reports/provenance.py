@@ -10,6 +10,7 @@ from baselines.external import is_adapter
 from evaluation.config import RunConfig
 from evaluation.merge import MERGED
 from evaluation.models import TRUTH
+from evaluation.run import measuring_weights
 
 _ALWAYS = ("split", "protocol")
 """Options of a run that are named even where they are the defaults: readers ask for them first."""
@@ -33,20 +34,13 @@ def provenance(summary: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, 
         "data_fingerprint": summary["data"]["fingerprint"],
         "prompts": summary["prompts"],
         "judge": summary["judge"],
-        "weights": _weights(summary),
+        "weights": measuring_weights(summary),
         "seed": summary["seed"],
         "precision": summary["precision"],
         "command": "\n".join(part["command"] for part in parts) or shlex.join(_command(summary, run["settings"])),
         "render": shlex.join(["g4g-eval", "report", *(["RUN"] if not parts else [part["name"] for part in parts])]),
         "merged": parts,
     }
-
-
-def _weights(summary: Mapping[str, Any]) -> dict[str, str | None]:
-    """SHA-256 of the weights behind the metrics that were measured, by name."""
-    measured = (about for about in summary["metrics"].values() if about["unavailable"] is None)
-    found = {name: sha256 for about in measured for name, sha256 in about["weights_sha256"].items()}
-    return dict(sorted(found.items()))
 
 
 def _part(summary: Mapping[str, Any], run: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
