@@ -108,9 +108,9 @@ def points_at(points: np.ndarray, side: int, size: int) -> np.ndarray:
 def poses_between(pose: np.ndarray, reference_pose: np.ndarray, side: int) -> np.ndarray:
     """The similarities that carry the pose of every frame onto that of every reference.
 
-    Measured on 567 pairs of frames of real clips, they place the upper lip 0.1 (LRS2) to 1.8 % (a folder of others; HDTF
-    1.3) of the eyes' distance nearer than no alignment does. A full affine map, which has to be extrapolated from eyes
-    and nose, errs more at the jaw.
+    Measured on 567 pairs of frames of real clips, they place the upper lip 0.1 (LRS2) to 1.8 % (a folder of others;
+    HDTF 1.3) of the eyes' distance nearer than no alignment does. A full affine map, which has to be extrapolated from
+    eyes and nose, errs more at the jaw.
 
     Args:
         pose: float [T, 31, 2], points 17-47, pixels of a picture of this side.
