@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from g4g_core import registry
@@ -16,12 +16,13 @@ _KINDS = {
 }
 
 
-def what_it_is(model: Mapping[str, Any]) -> str:
-    """One line.
+def what_they_are(models: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line a model.
 
     Args:
-        model: ``kind``, and of a generator the registered name as ``target``.
+        models: ``kind``, and of a generator the registered name as ``target``.
     """
-    if model["kind"] == "generator" and model["target"] in registry.names(registry.MODELS):
-        return str(registry.load(registry.MODELS, model["target"]).summary)
-    return _KINDS.get(model["kind"], "a model")
+    targets = {model["target"] for model in models if model["kind"] == "generator"}
+    known = targets.intersection(registry.names(registry.MODELS))
+    summaries = {name: str(registry.load(registry.MODELS, name).summary) for name in known}
+    return [summaries.get(model["target"]) or _KINDS.get(model["kind"], "a model") for model in models]

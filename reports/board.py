@@ -13,7 +13,7 @@ from evaluation.stats import FEW_CLUSTERS, MIN_CLUSTERS_FOR_SIGNIFICANCE
 from evaluation.summary import ALPHA, POOLED
 from evaluation.tables import number
 from reports.ablation import ablation
-from reports.about import what_it_is
+from reports.about import what_they_are
 from reports.claims import p_text, says, taught
 from reports.clips import decimals
 from reports.columns import GROUPS, direction, group_of, lead_of, ordered
@@ -77,7 +77,7 @@ def _models(summary: Mapping[str, Any], run: Mapping[str, Any]) -> list[dict[str
     known = summary["models"]
     order = sorted(known, key=lambda name: (known[name]["kind"] != TRUTH, place.get(name, len(place)), name))
     models = [{"name": name, "target": targets.get(name, ""), **known[name]} for name in order]
-    return [{**model, "what": what_it_is(model)} for model in models]
+    return [{**model, "what": what} for model, what in zip(models, what_they_are(models), strict=True)]
 
 
 def _source(
@@ -222,7 +222,7 @@ def _breakdown(breakdown: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]
         known = [value for of_models in of_parts for value in of_models.values()]
         if known:
             digits = decimals(known)
-            rounded = [{model: float(f"{value:.{digits}f}") for model, value in of.items()} for of in of_parts]
+            rounded = [{model: round(value, digits) for model, value in of.items()} for of in of_parts]
             means[metric["id"]] = {"digits": digits, "parts": rounded}
     return {
         "by": breakdown["by"],

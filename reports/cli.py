@@ -70,7 +70,6 @@ def report(
       g4g-eval report --media folder --media-limit 20
       g4g-eval report --latex > table.tex
     """
-    from evaluation.merge import merge_runs
     from g4g_core.config import read_project_file
     from g4g_core.errors import UsageError
     from g4g_core.progress import format_bytes
@@ -93,6 +92,8 @@ def report(
     run = named[0]
     if len(named) > 1:
         run = out or os.path.join(os.path.dirname(os.path.abspath(run)), "merged")
+        from evaluation.merge import merge_runs  # several runs are the rare case, and its imports the slow ones
+
         merge_runs(named, run)
     if latex or markdown:
         board = read_board(run)

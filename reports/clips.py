@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 MISSING = "."
@@ -34,7 +35,11 @@ def decimals(values: Sequence[float]) -> int:
     less than the whole, and what room there is before the point is asked of three values in four. NaN and infinity do
     not count.
     """
-    known = np.array([value for value in values if math.isfinite(value)]).clip(-_HUGE, _HUGE)
+    return _decimals(np.array(values, np.float64))
+
+
+def _decimals(values: NDArray[np.float64]) -> int:
+    known = values[np.isfinite(values)].clip(-_HUGE, _HUGE)
     if (known == np.rint(known)).all():
         return 0
     lower, upper = np.quantile(known, [0.25, 0.75])
@@ -55,10 +60,11 @@ def pack_column(values: Sequence[float | None], digits: int | None = None) -> di
         values: ``None`` where there is none.
         digits: decimals that are kept; by default those of :func:`decimals`.
     """
-    kept = decimals([value for value in values if value is not None]) if digits is None else digits
-    numbers = np.array([np.nan if value is None else value for value in values], np.float64)
+    numbers = np.array(values, np.float64)  # None becomes NaN
+    kept = _decimals(numbers) if digits is None else digits
     there = np.abs(numbers) < _FAR / 10.0**kept
-    far = {at: _far(value) for at, value in enumerate(values) if value is not None and not there[at]}
+    beside = ((at, values[at]) for at in np.flatnonzero(~there).tolist())
+    far = {at: _far(value) for at, value in beside if value is not None}
     scaled = np.where(there, numbers, 0.0) * 10.0**kept
     units = np.rint(scaled).astype(np.int64)
     # next to a half, the printed text decides: what the page shows is what Python would print
@@ -121,11 +127,12 @@ def pack_clips(
     """
     keys = list(shots)
     rows = [(name, shots[key]["models"].get(name)) for name in models for key in keys]
+    measured = [{} if row is None else row["values"] for _, row in rows]
     columns: dict[str, Any] = {}
-    for metric in metrics:
-        values = [None if row is None else row["values"].get(metric["id"]) for _, row in rows]
-        if metric["kind"] == "clip" and any(value is not None for value in values):
-            columns[metric["id"]] = pack_column(values)
+    for name in (metric["id"] for metric in metrics if metric["kind"] == "clip"):
+        values = [of.get(name) for of in measured]
+        if any(value is not None for value in values):
+            columns[name] = pack_column(values)
     curves: dict[str, Any] = {}
     for kind in CURVES:
         packed = pack_curves([() if row is None else row["curves"].get(kind) or () for _, row in rows])
