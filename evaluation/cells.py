@@ -10,17 +10,18 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from evaluation.videos import SUFFIX
+from evaluation.videos import SUFFIX, UnreadableOutput, read_lossless, write_lossless
 from g4g_core import storage
 from prep.shards.sample import npy_bytes, read_npy
 
 CELLS, OUTPUTS, WORK = "cells", "outputs", "work"
-VERSION = 1
+VERSION = 2
 """Of records: one of another version is made again."""
 
 _SAFE = re.compile(r"[A-Za-z0-9._-]+")
@@ -52,6 +53,26 @@ class Cell:
         """The lossless video of the output."""
         return Path(self.run) / OUTPUTS / file_stem(self.model) / (file_stem(self.shot) + SUFFIX)
 
+    def keep_output(self, pictures: Iterable[np.ndarray]) -> dict[str, Any]:
+        """Store the output. Returns what the record must say of its file.
+
+        Args:
+            pictures: blocks of uint8 [n, H, W, 3] RGB.
+        """
+        write_lossless(self.output, pictures)
+        return {"bytes": self.output.stat().st_size, "sha256": _hash(self.output)}
+
+    def pictures(self) -> Iterator[np.ndarray]:
+        """uint8 [H, W, 3] RGB frames of the output.
+
+        Raises:
+            UnreadableOutput: there is none, or not the one that the record speaks of.
+        """
+        kept = (self.read().get("output") or {}).get("sha256")
+        if not self.output.is_file() or _hash(self.output) != kept:
+            raise UnreadableOutput(f"{self.output} is not what was stored there")
+        yield from read_lossless(self.output)
+
     def features_path(self, name: str) -> Path:
         return self._stem.with_name(f"{self._stem.name}.{name}.npy")
 
@@ -80,7 +101,10 @@ class Cell:
         return read_npy(self.features_path(name).read_bytes())
 
     def output_fits(self, record: dict[str, Any], key: str) -> bool:
-        """Whether the output made for ``key`` is still there, whole, or why there is none is known."""
+        """Whether the output made for ``key`` is still there, or why there is none is known.
+
+        By its size, since this is asked of all cells whenever a run goes on; :meth:`pictures` looks at every byte.
+        """
         output = record.get("output")
         if not output or output["key"] != key:
             return False
@@ -94,3 +118,11 @@ class Cell:
         if not measured or measured["key"] != key:
             return False
         return all(self.features_path(feature).is_file() for feature in measured["features"])
+
+
+def _hash(path: Path) -> str:
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            found.update(piece)
+    return found.hexdigest()

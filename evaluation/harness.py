@@ -379,7 +379,7 @@ class _Work:
 
 
 def _failed(key: str, code: str, detail: str) -> dict[str, Any]:
-    return {"key": key, "error": [code, detail], "bytes": None, "prompts": None}
+    return {"key": key, "error": [code, detail], "bytes": None, "sha256": None, "prompts": None}
 
 
 def _broke(measured: Mapping[str, Any]) -> bool:

@@ -25,12 +25,12 @@ from evaluation.models import TRUTH, Model
 from evaluation.prompts import Speech, prompts, scored_frames
 from evaluation.shots import Shot, ShotReader
 from evaluation.videos import (
+    SUFFIX,
     UnreadableOutput,
     blocks,
     cut_out,
     fitted,
     frames_of,
-    read_lossless,
     read_sound,
     square_pictures,
     write_lossless,
@@ -62,7 +62,7 @@ def generate(request: Mapping[str, Any]) -> dict[str, Any]:
     if cell.output_fits(cell.read(), request["key"]):
         return {"ok": True}  # Dask repeats a whole batch when a worker dies, finished cells included
     cell.forget()  # the record goes before what it speaks of is written anew
-    output: dict[str, Any] = {"key": request["key"], "error": None, "bytes": None, "prompts": None}
+    output: dict[str, Any] = {"key": request["key"], "error": None, "bytes": None, "sha256": None, "prompts": None}
     with ShotReader(request["root"], shot) as reader:
         speech = _speech(request, reader)
         n_frames = len(speech.pcm) // SAMPLES_PER_FRAME
@@ -72,8 +72,7 @@ def generate(request: Mapping[str, Any]) -> dict[str, Any]:
                 pictures = _checked(_output(model, reader, speech, request, digests), shot, n_frames)
                 if request["dub"] is not None:
                     pictures = through_frames(pictures, Path(request["dub"]["footage"]), reader, n_frames)
-                write_lossless(cell.output, pictures)
-                output |= {"prompts": digests, "bytes": cell.output.stat().st_size}
+                output |= {**cell.keep_output(pictures), "prompts": digests}
         except (ModelFault, BadOutput, ProgramFailed, SourceError) as error:
             output["error"] = [_code(error), _line(error.what)]
             cell.output.unlink(missing_ok=True)
@@ -210,7 +209,7 @@ def _blocks(cell: Cell, reader: ShotReader, n_frames: int, is_truth: bool) -> It
     shot = reader.shot
     bounds = [(start, min(count, n_frames - start)) for start, count in shot.bounds if start < n_frames]
     scored = scored_frames(shot, n_frames)
-    output = None if is_truth else blocks(read_lossless(cell.output), (count for _, count in bounds))
+    output = None if is_truth else blocks(cell.pictures(), (count for _, count in bounds))
     for start, count in bounds:
         stored = reader.frames(np.arange(start, start + count))
         yield Block(
@@ -291,7 +290,7 @@ def _external(model: Model, reader: ShotReader, speech: Speech, request: Mapping
     place.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="external-", dir=place))
     try:
-        video, audio, work = folder / "video.mkv", folder / "audio.wav", folder / "work"
+        video, audio, work = folder / f"video{SUFFIX}", folder / "audio.wav", folder / "work"
         work.mkdir()
         if footage is not None:
             write_lossless(video, whole_frames(Path(footage), reader, n_frames))
@@ -300,7 +299,7 @@ def _external(model: Model, reader: ShotReader, speech: Speech, request: Mapping
         audio.write_bytes(wav_bytes(speech.pcm))
         output = run_program(program, video, audio, work, request["user_environment"])
         if program.keep is not None:
-            output = cut_out(output, folder / "kept.mkv", program.keep)
+            output = cut_out(output, folder / f"kept{SUFFIX}", program.keep)
         if footage is not None:
             yield from recropped(fitted(frames_of(output), n_frames, program.tolerance), reader, output)
         else:

@@ -13,7 +13,6 @@ import hashlib
 import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +22,7 @@ from evaluation.merge import place_of
 from evaluation.models import TRUTH
 from evaluation.protocols import ON_SHARDS, protocol_named, speakers
 from evaluation.shots import Shot, ShotReader, shots_of
-from evaluation.videos import UnreadableOutput, blocks, read_lossless
+from evaluation.videos import UnreadableOutput, blocks
 from g4g_core import storage
 from g4g_core.errors import UsageError
 from g4g_core.progress import progress
@@ -226,7 +225,7 @@ def _of_shot(
     for name in (str(model["name"]) for model in facts["models"]):
         if name != TRUTH and not models[name]["error"]:
             folder, own_name = place_of(run, facts, name)
-            outputs[name] = Cell(folder, own_name, shot.key).output
+            outputs[name] = Cell(folder, own_name, shot.key)
     views: list[dict[str, Any]] = [{"view": "source"}]
     views += [{"view": "truth", "model": TRUTH} for name in models if name == TRUTH]
     views += [{"view": "model", "model": name} for name in outputs]
@@ -253,11 +252,11 @@ def _of_shot(
 
 
 def _joined(
-    reader: ShotReader, n_frames: int, with_truth: bool, outputs: Sequence[Path], grid: Grid
+    reader: ShotReader, n_frames: int, with_truth: bool, outputs: Sequence[Cell], grid: Grid
 ) -> Iterator[np.ndarray]:
     """The views of a segment after the other."""
     bounds = [(start, min(count, n_frames - start)) for start, count in reader.shot.bounds if start < n_frames]
-    videos = [blocks(read_lossless(path), (count for _, count in bounds)) for path in outputs]
+    videos = [blocks(cell.pictures(), (count for _, count in bounds)) for cell in outputs]
     for start, count in bounds:
         stored = reader.frames(np.arange(start, start + count))
         source = stored.pictures.copy()

@@ -16,7 +16,7 @@ from evaluation.merge import place_of
 from evaluation.models import TRUTH
 from evaluation.shots import Shot, ShotReader
 from evaluation.study_design import DAMAGED, Trial, token_of
-from evaluation.videos import UnreadableOutput, read_lossless
+from evaluation.videos import UnreadableOutput
 from g4g_core.errors import UsageError
 from g4g_core.progress import progress
 from prep.records import FPS, SAMPLES_PER_FRAME
@@ -135,7 +135,7 @@ class ClipMaker:
 
     def _output(self, model: str, key: str) -> Iterator[np.ndarray]:
         folder, name = place_of(self._run, self._facts, model)
-        return read_lossless(Cell(folder, name, key).output)
+        return Cell(folder, name, key).pictures()
 
     def _photo(self, key: str) -> bytes:
         """The person as JPEG: the middle of another shot where there is one, else the last frame of this one."""

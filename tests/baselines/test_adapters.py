@@ -167,9 +167,9 @@ def shot(place: Path) -> tuple[Path, Path, np.ndarray]:
     """Video, sound and pictures of a shot of twelve smooth frames."""
     down, across, number = np.linspace(0, 200, 64)[:, None], np.linspace(0, 200, 64)[None], np.arange(12)[:, None, None]
     pictures = np.stack(np.broadcast_arrays(across + number, down, 9.0 * number), axis=-1).astype(np.uint8)
-    write_lossless(place / "video.mkv", [pictures])
+    write_lossless(place / "video.avi", [pictures])
     (place / "audio.wav").write_bytes(b"RIFF")
-    return place / "video.mkv", place / "audio.wav", pictures
+    return place / "video.avi", place / "audio.wav", pictures
 
 
 def installed(name: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -152,7 +152,7 @@ def test_ten_kills_at_random_moments_change_nothing_of_the_summary(shards: str, 
 
     assert command(*arguments, "--out", "cut", cwd=tmp_path).returncode == 0
     assert (tmp_path / "cut" / "summary.json").read_bytes() == (tmp_path / "whole" / "summary.json").read_bytes()
-    assert not list((tmp_path / "cut").rglob(".tmp-*.mkv"))
+    assert not list((tmp_path / "cut").rglob(".tmp-*.avi"))
 
 
 def _seconds(run: Path) -> float:

@@ -388,7 +388,7 @@ def test_outputs_are_kept_without_loss_and_damaged_ones_are_made_again(shards: s
     settings = {"models": ["still"], "metrics": FAST}
     whole = evaluated(shards, tmp_path / "run", InProcess(), **settings)
     shot = shots_of(Dataset.open(shards), "test")[0]
-    output = tmp_path / "run" / "outputs" / "still" / f"{shot.key}.mkv"
+    output = tmp_path / "run" / "outputs" / "still" / f"{shot.key}.avi"
     before = output.read_bytes()
     output.unlink()
     runner = InProcess()
@@ -400,12 +400,13 @@ def test_outputs_are_kept_without_loss_and_damaged_ones_are_made_again(shards: s
 
 
 def test_an_output_damaged_behind_our_back_is_made_again(shards: str, tmp_path: Path) -> None:
-    """Cut short: seen by its size. Scribbled into: seen when a new metric reads it."""
+    """Cut short: seen by its size. One bit of it turned: seen by its hash, when a new metric reads it."""
     whole = evaluated(shards, tmp_path / "run", InProcess(), models=["still"], metrics=["psnr"])
-    outputs = sorted((tmp_path / "run" / "outputs" / "still").glob("*.mkv"))
+    outputs = sorted((tmp_path / "run" / "outputs" / "still").glob("*.avi"))
     before = [path.read_bytes() for path in outputs]
     outputs[0].write_bytes(before[0][: len(before[0]) // 2])
-    outputs[1].write_bytes(before[1][:3000] + bytes(len(before[1]) - 3000))
+    middle = len(before[1]) // 2
+    outputs[1].write_bytes(before[1][:middle] + bytes([before[1][middle] ^ 1]) + before[1][middle + 1 :])
     runner = InProcess()
 
     again = evaluated(shards, tmp_path / "run", runner, models=["still"], metrics=["psnr", "temporal"])

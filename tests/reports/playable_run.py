@@ -13,7 +13,6 @@ from evaluation.cells import Cell
 from evaluation.models import TRUTH, Model
 from evaluation.protocols import CROSS, RECONSTRUCTION
 from evaluation.shots import Shot, shots_of
-from evaluation.videos import write_lossless
 from prep.shards.index import Dataset
 
 SIZE = 64
@@ -50,8 +49,14 @@ def write_playable_run(
     for one in models:
         for shot in shots:
             if one.name != TRUTH:
-                write_lossless(Cell(str(run), one.name, shot.key).output, [pictures(shot)])
+                store(run, one.name, shot.key, pictures(shot))
     return run
+
+
+def store(run: Path, model: str, key: str, drawn: np.ndarray) -> None:
+    """Keep uint8 [T, S, S, 3] as a model's output, as the harness does."""
+    cell = Cell(str(run), model, key)
+    cell.write({"output": cell.keep_output([drawn]), "measures": {}})
 
 
 def pictures(shot: Shot) -> np.ndarray:

@@ -137,7 +137,13 @@ def test_a_failed_model_has_no_view_and_an_output_that_is_gone_is_said(run: Path
     storage.write_json(copy / "shots.json", shots)
     _, media = write_page(str(copy), Choice("embed"))
     assert [view.get("model") for view in media.shots[KEY]["views"]] == [None, "ground-truth", BETA]
-    Cell(str(copy), BETA, KEY).output.unlink()
+    output = Cell(str(copy), BETA, KEY).output
+    data = bytearray(output.read_bytes())
+    data[len(data) // 2] ^= 1
+    output.write_bytes(data)
+    with pytest.raises(UsageError, match="not what was stored"):
+        write_page(str(copy), Choice("embed"))
+    output.unlink()
     with pytest.raises(UsageError, match="cannot be read"):
         write_page(str(copy), Choice("embed"))
 

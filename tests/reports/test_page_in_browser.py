@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from browsing import Scheme, axe_source, chromium, visit
-from playable_run import ALPHA, frame_of, write_playable_run
+from playable_run import ALPHA, frame_of, store, write_playable_run
 from synthetic_run import GROUND_TRUTH, LPIPS, model, shot, study_results, write_synthetic_run
 
 from evaluation.models import Model
@@ -404,16 +404,14 @@ def test_the_difference_is_black_where_a_model_gives_the_truth_and_bright_where_
 ) -> None:
     import numpy as np
 
-    from evaluation.cells import Cell
     from evaluation.shots import ShotReader, shots_of
-    from evaluation.videos import write_lossless
     from prep.shards.index import Dataset
 
     run = write_playable_run(tmp_path)
     (found,) = [one for one in shots_of(Dataset.open(str(tmp_path / "shards")), "test") if one.key == KEY]
     with ShotReader(str(tmp_path / "shards"), found) as reader:
         truth = reader.pictures(np.arange(found.n_frames))
-    write_lossless(Cell(str(run), ALPHA, KEY).output, [truth])
+    store(run, ALPHA, KEY, truth)
     page = Path(write_page(str(run), Choice("embed"))[0])
     mean = """() => [...document.querySelectorAll(".views canvas")].slice(2).map((canvas) => {
       const { data } = canvas.getContext("2d").getImageData(8, 8, canvas.width - 16, canvas.height - 16);
