@@ -8,7 +8,7 @@ import fcntl
 import os
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import pydantic
 import yaml
@@ -32,12 +32,22 @@ class Config(pydantic.BaseModel):
 class NetworkConfig(Config):
     """Base of the configurations of networks that are trained from named presets."""
 
+    places: ClassVar[frozenset[str]] = frozenset()
+    """Fields that only say where something lies: whoever names another place has not changed the preset."""
+
     preset: str | None = pydantic.Field(
         default=None, description="named settings that it was made from; 'NAME, changed' where some were given anew"
     )
 
 
+    def of_preset(self: NetworkT, name: str, preset: NetworkConfig) -> NetworkT:
+        """The same, noting the preset that it was made from."""
+        changed = self.model_dump(exclude=set(self.places)) != preset.model_dump(exclude=set(self.places))
+        return self.model_copy(update={"preset": name + (", changed" if changed else "")})
+
+
 ConfigT = TypeVar("ConfigT", bound=Config)
+NetworkT = TypeVar("NetworkT", bound=NetworkConfig)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -264,8 +264,7 @@ def _configuration(kind: Any, options: dict[str, Any]) -> tuple[Any, Any]:
         raise UsageError("a preset is named by --preset NAME, not by a field")
     config = load_config(kind.Config, None, theirs, {**preset.get("model", {}), **(file.get("model") or {})})
     if preset:
-        changed = config != kind.Config.model_validate(preset.get("model", {}))
-        config = config.model_copy(update={"preset": options["preset"] + (", changed" if changed else "")})
+        config = config.of_preset(options["preset"], kind.Config.model_validate(preset.get("model", {})))
     return settings, config
 
 

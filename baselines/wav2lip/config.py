@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pydantic
 
@@ -51,6 +51,8 @@ class GeneratorConfig(Wav2LipConfig):
 
     The loss is ``sync * expert + (1 - sync) * L1`` as in ``wav2lip_train.py``.
     """
+
+    places: ClassVar[frozenset[str]] = frozenset({"expert"})
 
     clips: int = pydantic.Field(default=16, ge=1, description="B: samples in a batch, a window of five frames of each")
     mirror: bool = pydantic.Field(default=True, description="show every second sample in a mirror; the public code not")

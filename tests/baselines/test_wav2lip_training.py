@@ -634,3 +634,12 @@ def test_the_full_generator_learns_on_a_processor(tmp_path: Path) -> None:
     totals = losses_of(trainee, tmp_path / "generator", 20, 1e-4)
     assert sum(p.numel() for p in trainee.module.network.parameters()) > 36e6
     assert np.mean(totals[-5:]) < np.mean(totals[:5]), totals
+
+
+@pytest.mark.parametrize(
+    ("given", "noted"),
+    [({"expert": "runs/wav2lip-expert"}, "tiny"), ({"clips": 4}, "tiny, changed"), ({}, "tiny")],
+)
+def test_an_expert_at_another_place_is_the_same_preset(given: dict[str, Any], noted: str) -> None:
+    preset = CONFIGS["wav2lip"].model_validate(GENERATOR_PRESETS["tiny"]["model"])
+    assert preset.model_copy(update=given).of_preset("tiny", preset).preset == noted
