@@ -238,7 +238,7 @@ def test_raters_of_one_mind_are_evidence_and_the_interval_is_that_of_so_many_rat
     found = preference(unanimous(raters, raters), "ab").differences["a", "b"]
     low, high, raters_low, raters_high = chances_of(found)
     t = student.ppf(0.975, raters - 1)
-    assert low == pytest.approx(math.exp(-(t**2) / 2 / raters), abs=0.03)  # as if each rater had answered once
+    assert low == pytest.approx(math.exp(-(t**2) / 2 / raters), abs=0.15 / raters)  # as if each had answered once
     assert (raters_low, raters_high) == pytest.approx((low, high))
     assert high > 0.999
     assert found.p is not None
@@ -347,7 +347,7 @@ def extreme_coverage(raters: int, people: int, chance: float, studies: int, *, a
 
 @pytest.mark.parametrize("alike", [True, False])
 def test_intervals_cover_a_preference_that_nearly_all_share(alike: bool) -> None:
-    assert extreme_coverage(8, 4, 0.95, 25, alike=alike) >= 0.88
+    assert extreme_coverage(8, 4, 0.95, 25, alike=alike) >= 0.92
 
 
 @pytest.mark.slow
@@ -375,11 +375,11 @@ def test_intervals_cover_an_opinion_that_nearly_all_share(share: float) -> None:
 
 
 def test_intervals_of_opinions_cover() -> None:
-    assert 0.90 <= opinion_coverage(15, 12, 150, seed=0) <= 1.0
+    assert 0.90 <= opinion_coverage(15, 12, 150, seed=0) <= 0.99
 
 
 def test_intervals_of_preferences_cover() -> None:
-    assert 0.90 <= strength_coverage(12, 12, 60, seed=0, vary=0.5) <= 1.0
+    assert 0.90 <= strength_coverage(12, 12, 60, seed=0, vary=0.5) <= 0.99
 
 
 @pytest.mark.slow
