@@ -6,29 +6,10 @@ import numpy as np
 
 from evaluation.metrics.base import Block, Context, Mean, Measured, Metric, values_of
 from g4g_core.errors import UsageError
-from prep.stages.geometry import MOUTH, POSE, interocular
+from prep.stages.geometry import MOUTH, POSE, interocular, similarity, transform
 
 FEATURES = "points68"
 """The clip's own points, float32 [n, 136]: fitted once for all models."""
-
-
-def aligned(points: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """``points`` carried onto ``target`` by the similarity that fits the pose points 17-47 best.
-
-    Shift, size and tilt of the whole face drop out; what the mouth does cannot, for its points do not take part.
-
-    Args:
-        points, target: float [n, 68, 2].
-
-    Returns:
-        float64 [n, 68, 2].
-    """
-    z, w = (_complex(array) for array in (points, target))
-    z_mean, w_mean = z[:, POSE].mean(axis=1, keepdims=True), w[:, POSE].mean(axis=1, keepdims=True)
-    z, about = z - z_mean, w - w_mean
-    turn = (about[:, POSE] * z[:, POSE].conj()).sum(axis=1) / (np.abs(z[:, POSE]) ** 2).sum(axis=1)
-    carried = z * turn[:, None] + w_mean
-    return np.stack([carried.real, carried.imag], axis=-1)
 
 
 def landmark_distance(points: np.ndarray, target: np.ndarray, which: slice = slice(None)) -> np.ndarray:
@@ -48,7 +29,9 @@ def landmark_distance(points: np.ndarray, target: np.ndarray, which: slice = sli
     """
     if points.shape != target.shape or points.shape[1:] != (68, 2):
         raise UsageError(f"landmarks are [n, 68, 2], not {list(points.shape)} and {list(target.shape)}")
-    offset = aligned(points, target)[:, which] - target[:, which]
+    # shift, size and tilt of the whole face drop out; what the mouth does cannot, for its points do not take part
+    carried = transform(similarity(points[:, POSE], target[:, POSE]), points)
+    offset = carried[:, which] - target[:, which]
     return np.asarray(100 * np.linalg.norm(offset, axis=-1).mean(axis=1) / interocular(target))
 
 
@@ -71,11 +54,6 @@ def fit(pictures: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     grey = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in pictures]
     frames = [Frame(y, y, y, full_range=True, matrix="bt601") for y in grey]
     return DlibLandmarks().fit(frames, box_of_landmarks(landmarks))
-
-
-def _complex(points: np.ndarray) -> np.ndarray:
-    array = points.astype(np.float64)
-    return np.asarray(array[..., 0] + 1j * array[..., 1])
 
 
 LMD = Metric(
