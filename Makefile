@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 WORKERS ?= 2
-STEPS ?= 200
+STEPS ?= 150
 PYTEST_ARGS ?=
 
 VENV := .venv
