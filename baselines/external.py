@@ -18,6 +18,7 @@ words of the command, which then go to the program as they are: blanks and quote
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -35,6 +36,8 @@ ADAPTERS = Path(__file__).with_name("adapters")
 """Folder of the YAML files that come with this package."""
 
 PLACES = ("video", "audio", "output", "work")
+LOG = "program.log"
+"""What a program says, inside ``{work}``."""
 _PLACE = re.compile(r"\{(\w+)\}")
 
 
@@ -103,6 +106,8 @@ class External(Config):
             path = Path(name)
             if path.is_absolute() or ".." in path.parts or not path.parts:
                 raise ValueError(f"{name!r} must lie inside the work folder")
+        self._require_places()
+        self._require_plain()
         foreign = sorted(set(self._named()) - {*PLACES, *self.variables})
         if foreign:
             there = ", ".join("{" + place + "}" for place in (*PLACES, *self.variables))
@@ -117,6 +122,27 @@ class External(Config):
         if self.own and self.checkout is None:
             raise ValueError("'own' names entries of a 'checkout', which is not given")
         return self
+
+    def _require_places(self) -> None:
+        """Every name inside the work folder is a place of its own, and none is the folder of another."""
+        names = sorted((LOG, self.output, *self.inputs.values(), *self.files), key=lambda name: Path(name).parts)
+        for one, two in itertools.pairwise(names):
+            if Path(two).parts[: len(Path(one).parts)] == Path(one).parts:
+                raise ValueError(f"{one!r} and {two!r} cannot both stand in the work folder")
+
+    def _require_plain(self) -> None:
+        """Only what a system takes as words, names and environment, and what JSON can hold."""
+        for name in self.environment:
+            if not name or "=" in name:
+                raise ValueError(f"environment: {name!r} is no name of a variable")
+        for text in _texts([self.model_dump(exclude={"files"}), *self.environment, *self.files]):
+            if "\0" in text:
+                raise ValueError(f"{text!r} holds a zero byte")
+        for name, content in self.files.items():
+            try:
+                json.dumps(content)
+            except TypeError as error:
+                raise ValueError(f"files: {name!r} cannot be written as JSON: {error}") from error
 
     def _named(self) -> list[str]:
         """The places that stand anywhere in the fields that have them."""

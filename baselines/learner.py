@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from baselines.trained import About, write
+from baselines.trained import FACTS, About, as_trained, facts_sha256, write
 from baselines.windows import Windows, open_windows
 from g4g_core.config import ConfigT
 from g4g_core.protocols import TrainingData
@@ -30,7 +30,8 @@ class Learner(abc.ABC, Generic[ConfigT, BatchT]):
     Args:
         name: registered.
         config: network and loss.
-        module: all that a checkpoint holds; its child ``network`` is what is used afterwards.
+        module: all that a checkpoint holds; its child ``network`` is what is used afterwards. In its buffers a
+            checkpoint also holds a hash of what is described, see :data:`baselines.trained.FACTS`.
         windows: what it learns from.
         validation: what figures are taken on.
     """
@@ -42,11 +43,18 @@ class Learner(abc.ABC, Generic[ConfigT, BatchT]):
     ) -> None:
         self.name, self.config, self.module = name, config, module
         self._windows, self._validation = windows, validation
+        module.register_buffer(FACTS, torch.zeros(32, dtype=torch.uint8))
+        module.register_state_dict_pre_hook(self._seal)
+
+    def _seal(self, module: nn.Module, *_: Any) -> None:
+        """Note what is described now: it changes with what is found in training."""
+        digest = bytearray.fromhex(facts_sha256(self.name, self.describe()))
+        module.get_buffer(FACTS).copy_(torch.frombuffer(digest, dtype=torch.uint8))
 
     @property
     @abc.abstractmethod
     def about(self) -> About[ConfigT]:
-        """What an exported network says of itself."""
+        """What is known of the network, but for terms of the loss that have not counted yet."""
 
     @abc.abstractmethod
     def _drawn_from(self, windows: Windows, rng: np.random.Generator) -> BatchT:
@@ -82,9 +90,9 @@ def begin(data: TrainingData, clips: int, mirror: bool, seed: int) -> tuple[Wind
     return opened
 
 
-def exported(learner: Learner[Any, Any], about: About[Any], folder: Path) -> list[Path]:
+def exported(learner: Learner[Any, Any], folder: Path) -> list[Path]:
     """``<name>.safetensors``: the network, and what it says of itself."""
     path = folder / f"{learner.name}.safetensors"
     network = learner.module.get_submodule("network")
-    write(path, about, network.state_dict())
+    write(path, as_trained(learner.about, learner.module.state_dict()), network.state_dict())
     return [path]

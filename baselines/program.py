@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
 import glob
 import json
 import os
-import signal
+import secrets
 import subprocess
 import sys
 import time
@@ -15,11 +14,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO
 
-from baselines.external import External, put, values_of
+from baselines import ending
+from baselines.external import LOG, External, put, values_of
 from g4g_core.errors import G4GError, UsageError
 
-_LOG = "program.log"
 _LAST_LINES = 3
+_MARK = "G4G_PROGRAM_"
 
 
 class ProgramFailed(G4GError):
@@ -43,8 +43,9 @@ def run_program(
 ) -> Path:
     """Run the program on one shot and return the video that it left.
 
-    Each command runs in a process group of its own, which is killed as a whole when time is up, and when this process
-    dies.
+    Each command runs in a process group of its own, which is killed as a whole when the command has ended, when time is
+    up, and when this process dies. On Linux so is what has left the group, see :func:`baselines.ending.end`; elsewhere
+    a program that starts another one in a session of its own leaves it behind.
 
     Args:
         work: an empty folder.
@@ -63,7 +64,7 @@ def run_program(
     environment |= put(program.environment, places)
     where = work if program.directory is None else Path(put(program.directory, places))
     commands, end = [*program.before, program.command], time.monotonic() + program.timeout
-    log = work / _LOG
+    log = work / LOG
     with log.open("wb") as stream:
         for number, command in enumerate(commands, start=1):
             step = f" of command {number} of {len(commands)}" if program.before else ""
@@ -92,7 +93,7 @@ def _furnish(program: External, video: Path, audio: Path, work: Path, places: Ma
         (work / name).parent.mkdir(parents=True, exist_ok=True)
         (work / name).write_text(text, encoding="utf-8")
     if program.checkout is not None:
-        names = (program.output, *program.inputs.values(), *program.files, *program.own, _LOG)
+        names = (program.output, *program.inputs.values(), *program.files, *program.own, LOG)
         kept = {Path(name).parts[0] for name in names}
         checkout = Path(put(program.checkout, places))
         for entry in sorted(checkout.iterdir()):
@@ -104,11 +105,12 @@ def _furnish(program: External, video: Path, audio: Path, work: Path, places: Ma
 
 def _run(words: list[str], where: Path, environment: Mapping[str, str], stream: IO[bytes], end: float) -> int:
     """Exit status of one command. Raises ProgramFailed where it cannot be started, and TimeoutExpired."""
+    mark = f"{_MARK}{secrets.token_hex(8)}"
     try:
         process = subprocess.Popen(
             words,
             cwd=where,
-            env=environment,
+            env={**environment, mark: "1"},
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,
@@ -118,19 +120,19 @@ def _run(words: list[str], where: Path, environment: Mapping[str, str], stream: 
         raise ProgramFailed(f"{words[0]} cannot be started: {error.strerror}") from error
     # reads until the end of its standard input, which is the end of this process, however that comes
     watcher = subprocess.Popen(
-        [sys.executable, "-S", "-c", _WATCH, str(process.pid)], stdin=subprocess.PIPE, start_new_session=True
+        [sys.executable, "-I", "-S", ending.__file__, str(process.pid), mark],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
     )
     try:
         return process.wait(max(0.0, end - time.monotonic()))
     finally:
-        _end_group(process)
+        ending.end(process.pid, mark)  # what it started goes with it, also after it has ended itself
+        process.wait()
         watcher.kill()
         watcher.wait()
         if watcher.stdin is not None:
             watcher.stdin.close()
-
-
-_WATCH = "import os, signal, sys; sys.stdin.read(); os.killpg(int(sys.argv[1]), signal.SIGKILL)"
 
 
 def _left(output: str, work: Path) -> list[str]:
@@ -141,13 +143,6 @@ def _left(output: str, work: Path) -> list[str]:
 def _restored(original: Mapping[str, str | None]) -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if name not in original}
     return environment | {name: value for name, value in original.items() if value is not None}
-
-
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """What the program started goes with it, also after it has ended itself."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def _last_words(log: Path) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic
 from g4g_core import storage
 from g4g_core.config import ConfigT
 from g4g_core.errors import WeightsError
-from g4g_core.provenance import file_sha256, stable_json, tensors_sha256
+from g4g_core.provenance import digest, file_sha256, stable_json, tensors_sha256
 from g4g_core.registry import unknown
 
 if TYPE_CHECKING:
@@ -22,9 +22,16 @@ if TYPE_CHECKING:
 NETWORK = "network."
 """Prefix, in a checkpoint ``step-...`` of a run, of the weights that are used afterwards."""
 
-FORMAT = 2
+COUNTED = "counted."
+"""Prefix, in such a checkpoint, of how many steps a term that does not count from the start was part of the loss."""
+
+FACTS = "facts"
+"""Name, in such a checkpoint, of the bytes of :func:`facts_sha256`: so ``state.json`` says of it what was written."""
+
+FORMAT = 3
 _FINDINGS = "findings"
 _FIELD = "baseline"  # one field: several would be written in an order that changes
+_METADATA = "__metadata__"
 _STATE, _MODEL = "state.json", "model.safetensors"
 
 
@@ -53,6 +60,7 @@ class About(Generic[ConfigT]):
     def told(self) -> dict[str, Any]:
         """What our training knows, but for the name, as a trainable describes it; findings where there are any."""
         return {
+            "format": FORMAT,
             "config": self.config.model_dump(mode="json"),
             "losses_off": list(self.losses_off),
             "trained_against": list(self.trained_against),
@@ -60,13 +68,40 @@ class About(Generic[ConfigT]):
         }
 
 
+def facts_sha256(name: str, description: Mapping[str, Any]) -> str:
+    """SHA-256 of a trainable's name and of all that it describes, 64 hex digits."""
+    return digest({"name": name, "description": description})
+
+
+def as_trained(about: About[ConfigT], tensors: Mapping[str, torch.Tensor]) -> About[ConfigT]:
+    """The same, with every term off that was not part of the loss in a single step.
+
+    Args:
+        about: of a run.
+        tensors: all that a checkpoint of the run holds.
+    """
+    never = {name.removeprefix(COUNTED) for name, t in tensors.items() if name.startswith(COUNTED) and not t.any()}
+    return dataclasses.replace(about, losses_off=tuple(sorted({*about.losses_off, *never})))
+
+
 def write(path: Path, about: About[Any], tensors: Mapping[str, torch.Tensor]) -> None:
     """Write a network; the same network gives the same bytes."""
     from safetensors.torch import save
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    facts = {**about.told(), "name": about.name, "format": FORMAT, "sha256": tensors_sha256(save(plain))}
-    storage.write_bytes(str(path), save(plain, {_FIELD: stable_json(facts).decode()}))
+    facts = {**about.told(), "name": about.name}
+    sealed = {**facts, "sha256": _seal(facts, save(plain))}
+    storage.write_bytes(str(path), save(plain, {_FIELD: stable_json(sealed).decode()}))
+
+
+def _seal(facts: Mapping[str, Any], data: bytes) -> str:
+    """SHA-256 of facts and of all tensors of a safetensors file, their names and shapes included."""
+    tensors = {name: place for name, place in _header(data).items() if name != _METADATA}
+    return digest({"facts": facts, "tensors": tensors, "sha256": tensors_sha256(data)})
+
+
+def _header(data: bytes) -> dict[str, Any]:
+    return dict(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]))
 
 
 def files_of(name: str, checkpoint: str) -> list[Path]:
@@ -110,7 +145,7 @@ def read_trained(
         family: what they are called together, for messages.
 
     Raises:
-        WeightsError: it is of another kind, or damaged.
+        WeightsError: it is of another kind, or weights or facts are not those that were written.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -118,37 +153,73 @@ def read_trained(
     data = files[0].read_bytes()
     try:
         tensors = load(data)
-        facts = _facts(files, data)
-        if facts["format"] != FORMAT or facts["name"] not in configs:
-            raise ValueError(f"it is of {facts['name']!r}, format {facts['format']}")
-        if facts["sha256"] != (tensors_sha256(data) if len(files) == 1 else hashlib.sha256(data).hexdigest()):
-            raise ValueError("it is damaged: not the weights that were written")
+        facts = _facts(data) if len(files) == 1 else _facts_of_step(files[1], data, tensors)
+        if facts["name"] not in configs:
+            raise ValueError(f"it is of {facts['name']!r}")
         config = configs[facts["name"]].model_validate(facts["config"])
         off, against, findings = (facts["losses_off"], facts["trained_against"], facts.get(_FINDINGS, ()))
         about = About(facts["name"], config, tuple(off), tuple(against), tuple(findings))
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
         raise WeightsError(
-            f"{files[0]} is no checkpoint of {family}: {first_line(error)}", "Train one with g4g-model train."
+            f"{_called(files[0], data)} is no checkpoint of {family}: {first_line(error)}",
+            "Train one with g4g-model train.",
         ) from error
     if about.name != name:
-        raise WeightsError(f"{files[0]} is a checkpoint of {about.name}, not of {name}", "Name it as it is.")
+        what = f"{_called(files[0], data)} is a checkpoint of {about.name}, not of {name}"
+        raise WeightsError(what, "Name it as it is.")
     if len(files) > 1:
+        about = as_trained(about, tensors)
         tensors = {key.removeprefix(NETWORK): t for key, t in tensors.items() if key.startswith(NETWORK)}
     return about, tensors
 
 
-def _facts(files: list[Path], data: bytes) -> dict[str, Any]:
-    if len(files) == 1:
-        length = int.from_bytes(data[:8], "little")
-        return dict(json.loads(json.loads(data[8 : 8 + length]).get("__metadata__", {})[_FIELD]))
-    state = json.loads(files[1].read_bytes())
-    return {**state["description"], "format": FORMAT, "name": state["trainable"], "sha256": state["sha256"][_MODEL]}
+def _facts(data: bytes) -> dict[str, Any]:
+    """What an exported file says of itself. Raises ValueError where it is not what was written."""
+    metadata = _header(data).get(_METADATA, {})
+    if _FIELD not in metadata:
+        raise ValueError(f"it holds no `{_FIELD}` field: it was not written by g4g-model train")
+    facts = dict(json.loads(metadata[_FIELD]))
+    _require_format(facts)
+    _require_whole(facts.pop("sha256") == _seal(facts, data))
+    return facts
+
+
+def _facts_of_step(place: Path, data: bytes, tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """What ``state.json`` says of the checkpoint. Raises ValueError where it is not what was written."""
+    state = json.loads(place.read_bytes())
+    name, description = state["trainable"], dict(state["description"])
+    _require_format(description)
+    _require_whole(state["sha256"][_MODEL] == hashlib.sha256(data).hexdigest())
+    _require_whole(bytes(tensors[FACTS].tolist()).hex() == facts_sha256(name, description))
+    return {**description, "name": name}
+
+
+def _require_format(facts: Mapping[str, Any]) -> None:
+    if facts.get("format") != FORMAT:
+        raise ValueError(f"its format is {facts.get('format')}, this version reads {FORMAT}")
+
+
+def _require_whole(whole: bool) -> None:
+    if not whole:
+        raise ValueError("it is damaged: not the weights and facts that were written")
+
+
+def _called(file: Path, data: bytes) -> str:
+    return f"{file} (SHA-256 {hashlib.sha256(data).hexdigest()})"
 
 
 def fault_of(network: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> str:
-    """Put weights into a network: every name once, every shape as it is; returns what is wrong with them, or ``""``."""
+    """Put weights into a network: every name, shape and kind of number as it is; returns what is wrong, or ``""``.
+
+    A real number may have fewer or more bits than the network's.
+    """
     import torch
 
+    real = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    for name, own in network.state_dict().items():
+        given = tensors.get(name, own).dtype
+        if given != own.dtype and not {given, own.dtype} <= {*real}:
+            return f"does not fit {type(network).__name__}: {name} is of {given}, not of {own.dtype}"
     try:
         network.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
@@ -226,5 +297,7 @@ class TrainedGenerator:
 
 def first_line(error: Exception) -> str:
     """What an error of a library says, in one line of 200 characters at most."""
+    if isinstance(error, KeyError):
+        return f"{error.args[0]} is missing"
     text = " ".join(str(error).split("\n", maxsplit=1)[0].split())
     return f"{text:.200}" or type(error).__name__

@@ -79,7 +79,11 @@ def _options() -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> ExitCode:
     """The race, from options to tables. Raises G4GError for all that would make it unfair."""
     models, repeated = _contestants(options.models), set(_contestants(options.repeated))
-    seeds = list(dict.fromkeys(int(seed) for seed in options.seeds.split(",")))
+    seeds = _seeds(options.seeds)
+    if not models:
+        raise UsageError("--models names no contestant", f"The default is {','.join(CONTESTANTS)}.")
+    if options.jobs < 1:
+        raise UsageError(f"--jobs {options.jobs}: trainings at a time are 1 or more")
     race = Race(
         shards=str(Path(options.shards).resolve()), splits=options.splits, selection=_absolute(options.selection),
         test=_absolute(options.test), preset=options.preset, steps=options.steps, out=options.out.resolve(),
@@ -146,6 +150,14 @@ def _machine() -> str:
 
     device = "a GPU" if torch.accelerator.is_available() else "no GPU"
     return f"{os.cpu_count()} CPU cores ({platform.machine()}), {device}"
+
+
+def _seeds(text: str) -> list[int]:
+    """Numbers between commas. Raises UsageError."""
+    try:
+        return list(dict.fromkeys(int(seed) for seed in text.split(",")))
+    except ValueError:
+        raise UsageError(f"--seeds {text!r}: seeds are whole numbers between commas, such as 0,1,2") from None
 
 
 def _contestants(text: str) -> list[str]:

@@ -6,11 +6,12 @@ import dataclasses
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from baselines.wav2lip.config import EXPERT
+from benchmarks.race_rules import starts_of
 from g4g_core.references import COUNT
 from g4g_core.runs import log_lines
 from g4g_model.config import FRAMES
@@ -61,7 +62,7 @@ def cost_of(folder: Path, model: str, learned: int) -> Cost | None:
         return None
     about = json.loads((folder / "run.json").read_text())
     lines = log_lines(folder)
-    stretches = stretches_of(lines)
+    stretches = stretches_of(lines, starts_of(folder))
     steps = lines[-1]["step"] if lines else 0
     file = folder / f"{model}.safetensors"
     return Cost(
@@ -81,17 +82,28 @@ def frames_of(model: str, config: Mapping[str, Any], steps: int) -> tuple[int, i
     return windows * FRAMES, windows * (FRAMES + COUNT + matrix)
 
 
-def stretches_of(lines: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
-    """The log cut where a run was resumed: there the clock, which counts the seconds of a process, falls back.
+def stretches_of(lines: Sequence[Mapping[str, Any]], starts: Sequence[int]) -> list[list[Mapping[str, Any]]]:
+    """The log cut where a run was resumed.
 
-    It surely does: between two starts lie the steps of a checkpoint, several times those of a line.
+    Args:
+        lines: of the log.
+        starts: steps that were done at every start that the race noted. Of a run that was resumed outside of a race
+            they tell nothing; there the clock, which counts the seconds of a process, is seen to fall back. It need
+            not, where a checkpoint is written with every line: then such a run is told with too few seconds. A start
+            from an older checkpoint than the newest, because that was damaged, is noted as one from the newest.
     """
+    cuts = {start for number, start in enumerate(starts) if start <= min(starts[number:])}  # else it was undone
     found: list[list[Mapping[str, Any]]] = []
     for line in lines:
-        if not found or line["seconds"] <= found[-1][-1]["seconds"]:
+        if not found or _resumed(found[-1][-1], line, cuts):
             found.append([])
         found[-1].append(line)
     return found
+
+
+def _resumed(before: Mapping[str, Any], line: Mapping[str, Any], cuts: Collection[int]) -> bool:
+    noted = any(before["step"] <= cut < line["step"] for cut in cuts)
+    return bool(noted or line["seconds"] <= before["seconds"])
 
 
 def step_seconds(stretches: Sequence[Sequence[Mapping[str, Any]]]) -> float | None:

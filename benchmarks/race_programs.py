@@ -19,8 +19,8 @@ from typing import Any
 
 from baselines.wav2lip.config import EXPERT, GENERATORS
 from benchmarks.race_report import SHOWN
-from benchmarks.race_rules import TRAINED_BY, Entry, Race, codes_of
-from g4g_core import provenance, registry, storage
+from benchmarks.race_rules import Entry, Race, note_start
+from g4g_core import registry
 from g4g_core.errors import ExitCode, G4GError, UsageError
 
 
@@ -161,8 +161,7 @@ def train(race: Race, entry: Entry, assignments: Sequence[str], programs: Progra
     if (folder / "run.json").exists():
         command.append("--resume")
     folder.parent.mkdir(exist_ok=True)
-    now = provenance.code_fingerprint(TRAINED_BY)  # it may have changed since the race began
-    storage.write_json(str(folder.with_suffix(".json")), {"code": [*codes_of(race, model, seed), now]})
+    note_start(folder)
     print(f"training {model}, seed {seed}", flush=True)
     programs.run(command, race.out / f"{model}-{seed}.log")
 

@@ -16,7 +16,7 @@ from evaluation.shots import shots_of
 from g4g_core import provenance, storage
 from g4g_core.errors import DatasetError, UsageError
 from g4g_core.registry import unknown
-from g4g_core.runs import FREE
+from g4g_core.runs import FREE, checkpoints
 from prep.shards.index import Dataset, read_selection
 
 TRAINED_BY = ("g4g_core", "prep", "g4g_model", "baselines")
@@ -209,5 +209,25 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
 
 def codes_of(race: Race, model: str, seed: int) -> list[str]:
     """Fingerprints of the code at every start of a training, as noted beside its folder."""
-    place = race.folder(model, seed).with_suffix(".json")
-    return list(storage.read_json(str(place))["code"]) if place.exists() else []
+    return list(_journal(race.folder(model, seed)).get("code", ()))
+
+
+def starts_of(folder: Path) -> list[int]:
+    """Steps that were done at every start of the training in ``folder``, as noted beside it."""
+    return list(_journal(folder).get("starts", ()))
+
+
+def note_start(folder: Path) -> None:
+    """Note beside the folder of a training that it is about to begin, or to be resumed; see the two above."""
+    journal = _journal(folder)
+    code = provenance.code_fingerprint(TRAINED_BY)  # it may have changed since the race began
+    noted = {
+        "code": [*journal.get("code", ()), code],
+        "starts": [*journal.get("starts", ()), max(checkpoints(folder), default=0)],
+    }
+    storage.write_json(str(folder.with_suffix(".json")), noted)
+
+
+def _journal(folder: Path) -> dict[str, Any]:
+    place = folder.with_suffix(".json")
+    return dict(storage.read_json(str(place))) if place.exists() else {}

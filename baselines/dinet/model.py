@@ -71,13 +71,14 @@ class DINetKind:
             WeightsError: there is none, or it is of another kind.
         """
         place = _named(checkpoint)
-        about, tensors = read_trained(NAME, files_of(NAME, place), {NAME: DINetConfig}, "DINet")
+        files = files_of(NAME, place)
+        about, tensors = read_trained(NAME, files, {NAME: DINetConfig}, "DINet")
         from baselines.dinet.network import DINet
 
         network = DINet(about.config)
         fault = fault_of(network, tensors)
         if fault:
-            raise WeightsError(f"{place} {fault}", "Train it again.")
+            raise WeightsError(f"{place} (SHA-256 {fingerprint_of(files)}) {fault}", "Train it again.")
         return DINetGenerator(about, network.eval())
 
     def info(self, checkpoint: str | None, preset: str | None) -> dict[str, Any]:

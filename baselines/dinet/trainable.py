@@ -167,7 +167,7 @@ class DINetTrainableKind:
 
     def export(self, trainable: DINetTrainable, folder: Path) -> list[Path]:
         """``dinet.safetensors``: the network, for :mod:`baselines.dinet.model`."""
-        return exported(trainable, trainable.about, folder)
+        return exported(trainable, folder)
 
 
 DINET_TRAINABLE = DINetTrainableKind()

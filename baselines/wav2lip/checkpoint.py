@@ -70,6 +70,8 @@ def described(
 def read_public(file: Path) -> dict[str, torch.Tensor]:
     """The weights of a file in the public layout, without ``module.``; nothing that is in it is run.
 
+    A name that is there with and without ``module.`` is two weights for one place: refused.
+
     Raises:
         WeightsError: it holds something else.
     """
@@ -79,13 +81,19 @@ def read_public(file: Path) -> dict[str, torch.Tensor]:
         held = torch.load(file, map_location="cpu", weights_only=True)
         if not isinstance(held, dict) or not isinstance(held.get("state_dict"), dict):
             raise TypeError("it holds no state_dict")
-        found = {str(key).removeprefix(_WRAPPED): value for key, value in held["state_dict"].items()}
-        odd = [key for key, value in found.items() if not isinstance(value, torch.Tensor)]
-        if odd:
-            raise TypeError(f"{odd[0]} is no tensor")
+        found: dict[str, torch.Tensor] = {}
+        for key, value in held["state_dict"].items():
+            name = str(key).removeprefix(_WRAPPED)
+            if name in found:
+                raise TypeError(f"it holds {name} twice, with and without {_WRAPPED}")
+            if not isinstance(value, torch.Tensor):
+                raise TypeError(f"{name} is no tensor")
+            found[name] = value
     except Exception as error:  # torch raises whatever its unpickler or zip reader meets
+        # what torch says of such a file ends with the advice to read it with weights_only=False, which runs it
+        said = "it holds something besides tensors" if "weights_only" in str(error) else first_line(error)
         raise WeightsError(
-            f"{file} (SHA-256 {file_sha256(str(file))}) is no checkpoint of Wav2Lip: {first_line(error)}",
+            f"{file} (SHA-256 {file_sha256(str(file))}) is no checkpoint of Wav2Lip: {said}",
             "Wav2Lip's checkpoints are dictionaries with a state_dict of tensors; nothing else is read.",
         ) from error
     return found

@@ -52,7 +52,7 @@ class ExpertTrainable(Learner[ExpertConfig, PairBatch]):
 
     @property
     def about(self) -> About[ExpertConfig]:
-        """What an exported network says of itself, a loss that stayed at chance included."""
+        """See :class:`baselines.learner.Learner`; a loss that stayed at chance is a finding."""
         watch = self.module.plateau
         found = f"stuck at 0.69: in its last {int(watch.steps)} steps it was no better than chance"
         return About(self.name, self.config, findings=(found,) if watch.stuck else ())
@@ -137,7 +137,7 @@ class ExpertTrainableKind:
 
     def export(self, trainable: ExpertTrainable, folder: Path) -> list[Path]:
         """``wav2lip-expert.safetensors``: for :mod:`baselines.wav2lip.sync_expert`."""
-        return exported(trainable, trainable.about, folder)
+        return exported(trainable, folder)
 
 
 EXPERT_TRAINABLE = ExpertTrainableKind()

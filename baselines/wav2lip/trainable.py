@@ -8,7 +8,6 @@ is none, in place of some hundred batches.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,8 +38,18 @@ from g4g_model.validation import SHOWN, WINDOWS
 logger = logging.getLogger(__name__)
 
 
+class Counted(nn.Module):
+    """Steps in which the sync loss was part of the loss, see :data:`baselines.trained.COUNTED`."""
+
+    sync: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("sync", torch.zeros((), dtype=torch.int64))
+
+
 class Parts(nn.Module):
-    """All that a checkpoint holds; ``in_sync`` is 1 once the sync loss counts."""
+    """All that a checkpoint holds; ``in_sync`` is 1 from the validation on after which the sync loss counts."""
 
     in_sync: torch.Tensor
 
@@ -50,6 +59,7 @@ class Parts(nn.Module):
         adversarial = isinstance(config, GanConfig) and config.gan > 0
         self.discriminator = Discriminator(config) if adversarial else None
         self.register_buffer("in_sync", torch.zeros((), dtype=torch.int64))
+        self.counted = Counted()
 
 
 class Wav2LipTrainable(Learner[GeneratorConfig, FaceBatch]):
@@ -78,7 +88,7 @@ class Wav2LipTrainable(Learner[GeneratorConfig, FaceBatch]):
 
     @property
     def losses_off(self) -> tuple[str, ...]:
-        """Terms that are off although the original has them."""
+        """Terms that are off from the start although the original has them."""
         silent = isinstance(self.config, GanConfig) and self.config.gan == 0
         return (("gan",) if silent else ()) + (("sync",) if self._expert is None else ())
 
@@ -89,7 +99,7 @@ class Wav2LipTrainable(Learner[GeneratorConfig, FaceBatch]):
 
     @property
     def about(self) -> About[GeneratorConfig]:
-        """What an exported network says of itself. Where the expert lay is not part of it, its hash is."""
+        """See :class:`baselines.learner.Learner`. Where the expert lay is not part of it, its hash is."""
         config = self.config.model_copy(update={"expert": None})
         return About(self.name, config, self.losses_off, self.trained_against)
 
@@ -118,6 +128,11 @@ class Wav2LipTrainable(Learner[GeneratorConfig, FaceBatch]):
                 terms["gan"] = cross_entropy(judge(drawn), 1.0)
             weighted, share = weighted + config.gan * terms["gan"] + terms["discriminator"], share - config.gan
         return {"total": weighted + share * terms["reconstruction"], **terms}
+
+    def after_step(self) -> None:
+        """See :class:`g4g_core.training.AfterStep`: counts the steps in which the expert was heard."""
+        if self._expert is not None:
+            self.module.counted.sync += self.module.in_sync
 
     def validate(self) -> dict[str, float]:
         """Figures on the same windows every time; with an expert also ``sync``, its loss on what is drawn.
@@ -181,10 +196,7 @@ class Wav2LipTrainableKind:
 
     def export(self, trainable: Wav2LipTrainable, folder: Path) -> list[Path]:
         """``<name>.safetensors``: the generator, for :mod:`baselines.wav2lip.model`."""
-        about = trainable.about
-        if not int(trainable.module.in_sync) and "sync" not in about.losses_off:  # there was an expert, never heard
-            about = dataclasses.replace(about, losses_off=(*about.losses_off, "sync"))
-        return exported(trainable, about, folder)
+        return exported(trainable, folder)
 
 
 def _expert(config: GeneratorConfig) -> FrozenExpert | None:

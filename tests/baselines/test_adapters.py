@@ -6,6 +6,7 @@ same relative paths, hands the same names to a shell without quotes, and leaves 
 
 from __future__ import annotations
 
+import datetime
 import json
 import shlex
 import sys
@@ -383,6 +384,24 @@ def test_a_command_that_goes_before_counts_in_the_time_and_its_fault_is_named(
         ({"own": ["temp"]}, "which is not given"),
         ({"variables": {"video": {"means": "x"}}}, "stands for something else"),
         ({"variables": {"X": {}}}, "means"),
+        ({"environment": {"A=B": "x"}}, "'A=B' is no name of a variable"),
+        ({"environment": {"": "x"}}, "'' is no name of a variable"),
+        ({"environment": {"A": "x\0"}}, "zero byte"),
+        ({"environment": {"A\0": "x"}}, "zero byte"),
+        ({"command": ["x", "a\0b"]}, "zero byte"),
+        ({"before": [["x\0"]]}, "zero byte"),
+        ({"directory": "/a\0"}, "zero byte"),
+        ({"output": "a\0.mp4"}, "zero byte"),
+        ({"files": {"a\0": "x"}}, "zero byte"),
+        ({"inputs": {"video": "a\0.mp4"}}, "zero byte"),
+        ({"files": {"a": "x", "a/b": "y"}}, "'a' and 'a/b' cannot both stand"),
+        ({"files": {"a": "x", "a-b": "z", "a/b": "y"}}, "'a' and 'a/b' cannot both stand"),
+        ({"files": {"a": "x", "./a": "y"}}, "cannot both stand"),
+        ({"files": {"a": "x"}, "inputs": {"video": "a/v.mp4"}}, "'a' and 'a/v.mp4' cannot both stand"),
+        ({"inputs": {"video": "v.mp4"}, "output": "v.mp4"}, "cannot both stand"),
+        ({"files": {"results": "x"}, "output": "results/*.mp4"}, "cannot both stand"),
+        ({"files": {"program.log": "x"}}, "cannot both stand"),
+        ({"files": {"a.yaml": {"day": datetime.date(2026, 1, 2)}}}, "'a.yaml' cannot be written as JSON"),
     ],
 )
 def test_a_contradiction_is_refused_with_the_file_s_name(tmp_path: Path, fields: dict[str, Any], says: str) -> None:

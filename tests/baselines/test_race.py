@@ -14,10 +14,22 @@ pytest.importorskip("torch")
 from synthetic_shards import SyntheticClip, write_dataset
 
 from benchmarks import race_programs
-from benchmarks.race_costs import Cost, Outcome, cost_of, frames_of
-from benchmarks.race_programs import Programs, train_all
+from benchmarks.race import main
+from benchmarks.race_costs import Cost, Outcome, cost_of, frames_of, stretches_of
+from benchmarks.race_programs import Programs, train, train_all
 from benchmarks.race_report import Story, told
-from benchmarks.race_rules import Race, assignments_of, people_apart, require_same, same_for_all, settle
+from benchmarks.race_rules import (
+    TRAINED_BY,
+    Race,
+    assignments_of,
+    codes_of,
+    note_start,
+    people_apart,
+    require_same,
+    same_for_all,
+    settle,
+    starts_of,
+)
 from g4g_core import provenance
 from g4g_core.errors import DatasetError, G4GError, UsageError
 
@@ -175,6 +187,24 @@ def test_a_setting_for_nobody_or_one_that_the_race_makes_is_refused(text, words)
         assignments_of([text], ["g4g", "wav2lip"])
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("--seeds", "a", "--seeds 'a': seeds are whole numbers"),
+        ("--seeds", "", "--seeds '': seeds are whole numbers"),
+        ("--seeds", "0,,1", "--seeds '0,,1': seeds are whole numbers"),
+        ("--jobs", "0", "--jobs 0: trainings at a time are 1 or more"),
+        ("--models", "", "--models names no contestant"),
+        ("--models", " , ", "--models names no contestant"),
+    ],
+)
+def test_an_option_that_cannot_be_meant_is_said_in_words(tmp_path, capsys, option, value, says):
+    with pytest.raises(SystemExit) as ended:
+        main(["--shards", str(tmp_path), "--out", str(tmp_path / "race"), option, value])
+    assert ended.value.code == 2 and f"error: {says}" in capsys.readouterr().err
+    assert not (tmp_path / "race").exists()
+
+
 def test_steps_of_the_expert_are_its_own(tmp_path):
     race = a_race(tmp_path, assignments={"wav2lip-expert": ["steps=20"], "g4g": []})
     assert "--steps" not in race.training("wav2lip-expert", 0)
@@ -182,11 +212,11 @@ def test_steps_of_the_expert_are_its_own(tmp_path):
 
 
 def test_a_failed_expert_fails_wav2lip_and_nobody_else(tmp_path, monkeypatch):
-    def train(race: Race, entry: tuple[str, int], *_: Any) -> None:
+    def breaks(race: Race, entry: tuple[str, int], *_: Any) -> None:
         if entry[0] == "wav2lip-expert":
             raise G4GError("the loss of step 3 is not finite")
 
-    monkeypatch.setattr(race_programs, "train", train)
+    monkeypatch.setattr(race_programs, "train", breaks)
     entries = [("wav2lip-expert", 0), ("g4g", 0), ("wav2lip", 0)]
     with Programs(tmp_path) as programs:
         reasons = train_all(a_race(tmp_path), entries, programs)
@@ -203,6 +233,41 @@ def test_seconds_of_a_resumed_run_are_those_of_all_stretches(tmp_path):
     assert cost is not None
     assert (cost.seconds, cost.stretches, cost.steps, cost.wanted) == (32.0, 2, 100, 200)
     assert cost.step_seconds == pytest.approx((0.4 + 0.24) / 2)
+
+
+def test_seconds_of_a_run_whose_clock_was_ahead_when_it_was_resumed_are_those_of_all_stretches(tmp_path):
+    """With a checkpoint at every line, the first line of a slower process may tell more seconds than the one before."""
+    folder = a_run(a_race(tmp_path), log=[(25, 5.0), (50, 6.0), (75, 11.0)])
+    note_start(folder)  # before the first step
+    for step in (25, 50):
+        (folder / f"step-{step:06d}").mkdir()
+        (folder / f"step-{step:06d}" / "state.json").write_text("{}")
+        if step == 25:
+            note_start(folder)
+    cost = cost_of(folder, "g4g", 10)
+    assert cost is not None and (cost.seconds, cost.stretches) == (16.0, 2)
+    assert cost.step_seconds == pytest.approx(0.2)  # of 5, 6 and 5 seconds for 25 steps
+
+
+def test_every_training_that_a_race_starts_is_noted_with_its_code_and_its_step(tmp_path, monkeypatch):
+    race, asked = a_race(tmp_path), []
+    with Programs(tmp_path) as programs:
+        monkeypatch.setattr(programs, "run", lambda command, log: asked.append("--resume" in command))
+        train(race, ("g4g", 0), [], programs)
+        folder = race.folder("g4g", 0)
+        (folder / "step-000025").mkdir(parents=True)
+        for file in ("run.json", "step-000025/state.json"):
+            (folder / file).write_text("{}")
+        train(race, ("g4g", 0), [], programs)
+    assert asked == [False, True] and starts_of(folder) == [0, 25]
+    assert codes_of(race, "g4g", 0) == [provenance.code_fingerprint(TRAINED_BY)] * 2
+
+
+def test_a_start_that_a_later_one_undid_cuts_nothing():
+    lines = [{"step": 25, "seconds": 5.0}, {"step": 50, "seconds": 6.0}, {"step": 75, "seconds": 11.0}]
+    assert [len(part) for part in stretches_of(lines, [0, 50, 25])] == [1, 2]
+    assert [len(part) for part in stretches_of(lines, [0, 25, 25, 50])] == [1, 1, 1]
+    assert [len(part) for part in stretches_of(lines, [0, 50, 0])] == [3]
 
 
 def test_a_run_that_never_began_cost_nothing_that_could_be_told(tmp_path):

@@ -16,7 +16,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from baselines.trained import About, write  # noqa: E402
+from baselines.trained import FACTS, FORMAT, About, facts_sha256, write  # noqa: E402
 from baselines.wav2lip import checkpoint  # noqa: E402
 from baselines.wav2lip.checkpoint import PUBLIC, fill, fingerprint, read, read_public  # noqa: E402
 from baselines.wav2lip.config import CONFIGS, EXPERT, Wav2LipConfig  # noqa: E402
@@ -205,9 +205,12 @@ def test_a_pickle_that_carries_code_is_refused_and_never_runs(tmp_path: Path, zi
     held = {"state_dict": Generator(Narrow()).state_dict(), "optimizer": None}
     held[where] = Harmful(made)
     torch.save(held, file, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(WeightsError, match=f"{file_sha256(str(file))}.* is no checkpoint of Wav2Lip"):
+    with pytest.raises(WeightsError, match=f"{file_sha256(str(file))}.* is no checkpoint of Wav2Lip") as refused:
         WAV2LIP.open(str(file))
     assert not made.exists()
+    assert refused.value.what.endswith("it holds something besides tensors")
+    assert "weights_only" not in str(refused.value)  # torch advises to read it without, which runs it
+    assert "weights_only" in str(refused.value.__cause__)
 
     torch.load(file, weights_only=False)  # and it would have run
     assert made.exists()
@@ -240,17 +243,34 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     def reshaped(state: dict[str, Any]) -> dict[str, Any]:
         return {**state, "module.output_block.1.bias": torch.zeros(4)}
 
+    def twice(state: dict[str, Any]) -> dict[str, Any]:
+        return {**state, "output_block.1.bias": torch.ones(3)}
+
+    def of(dtype: torch.dtype, name: str = "output_block.1.bias") -> Callable[[dict[str, Any]], dict[str, Any]]:
+        return lambda state: {**state, f"module.{name}": torch.ones_like(state[f"module.{name}"], dtype=dtype)}
+
     def not_a_number(state: dict[str, Any]) -> dict[str, Any]:
         return {**state, "module.output_block.1.bias": torch.full((3,), float("nan"))}
 
     for edit, word in (
         (without, "Missing"), (with_more, "Unexpected"), (reshaped, "size mismatch"), (not_a_number, "no finite"),
+        (twice, "it holds output_block.1.bias twice, with and without module."), (of(torch.complex64), "complex64"),
+        (of(torch.bool), "bool"), (of(torch.int32), "int32"),
+        (of(torch.float32, "output_block.0.conv_block.1.num_batches_tracked"), "tracked is of torch.float32"),
     ):  # fmt: skip
         file = public(tmp_path / "odd.pth", edit=edit)
         with pytest.raises(WeightsError, match=f"{file_sha256(str(file))}.*{word}"):
             WAV2LIP.open(str(file))
     with pytest.raises(WeightsError, match="does not fit Generator"):
         WAV2LIP.open(str(public(tmp_path / "expert.pth", EXPERT)))
+
+
+def test_weights_of_half_the_bits_fill_the_network(tmp_path: Path) -> None:
+    def halved(state: dict[str, Any]) -> dict[str, Any]:
+        return {name: t.half() if t.is_floating_point() else t for name, t in state.items()}
+
+    network = WAV2LIP.open(str(public(tmp_path / "half.pth", edit=halved)))._network
+    assert {t.dtype for t in network.parameters()} == {torch.float32}
 
 
 def trained(folder: Path, name: str = "wav2lip", **fields: Any) -> Path:
@@ -276,24 +296,120 @@ def test_our_own_checkpoint_says_what_it_is_and_has_the_same_bytes_again(tmp_pat
     assert again.read_bytes() == file.read_bytes()
 
 
-def test_the_file_the_run_and_a_step_of_it_are_one_network(tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
+def stepped(run: Path, about: About[Any], weights: dict[str, Any]) -> Path:
+    """A checkpoint of the run, as the training loop leaves it."""
+    from safetensors.torch import save_file
 
-    file = trained(tmp_path / "run")
-    step = tmp_path / "run" / "step-000002"
+    step = run / "step-000002"
     step.mkdir()
-    weights = load_file(file)
-    save_file(
-        {**{f"network.{key}": value for key, value in weights.items()}, "judge.weight": torch.zeros(2)},
-        step / "model.safetensors",
-    )
-    about, _ = read("wav2lip", str(file))
-    description = {
-        "config": about.config.model_dump(), "losses_off": ["sync"], "trained_against": ["a" * 64], "samples": 3,
-    }  # fmt: skip
-    state = {"trainable": "wav2lip", "step": 2, "description": description}
+    description = {**about.told(), "samples": 3}
+    facts = torch.tensor([*bytes.fromhex(facts_sha256(about.name, description))], dtype=torch.uint8)
+    held = {**{f"network.{key}": value for key, value in weights.items()}, "judge.weight": torch.zeros(2), FACTS: facts}
+    save_file(held, step / "model.safetensors")
+    state = {"trainable": about.name, "step": 2, "description": description}
     state["sha256"] = {"model.safetensors": file_sha256(str(step / "model.safetensors"))}
     (step / "state.json").write_text(json.dumps(state))
+    return step
+
+
+def rewritten(file: Path, edit: Callable[[dict[str, Any]], None]) -> None:
+    """Edit the header of a safetensors file; the tensors stay as they are."""
+    data = file.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    edit(header)
+    text = json.dumps(header).encode()
+    file.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
+
+
+FACT_EDITS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "losses_off": lambda facts: facts.update(losses_off=[]),
+    "trained_against": lambda facts: facts.update(trained_against=[]),
+    "mel_offset": lambda facts: facts["config"].update(mel_offset=-5),
+    "preset": lambda facts: facts["config"].update(preset="full"),
+}
+
+
+@pytest.mark.parametrize("edited", FACT_EDITS)
+def test_facts_that_were_rewritten_are_refused_in_a_file_and_in_a_step(tmp_path: Path, edited: str) -> None:
+    file = trained(tmp_path / "run")
+    step = stepped(tmp_path / "run", *read("wav2lip", str(file)))
+    assert read("wav2lip", str(step))[0] == read("wav2lip", str(file))[0]
+
+    def edit(header: dict[str, Any]) -> None:
+        facts = json.loads(header["__metadata__"]["baseline"])
+        FACT_EDITS[edited](facts)
+        header["__metadata__"]["baseline"] = json.dumps(facts)
+
+    rewritten(file, edit)
+    state = json.loads((step / "state.json").read_text())
+    FACT_EDITS[edited](state["description"])
+    (step / "state.json").write_text(json.dumps(state))
+    for place in (file, step):
+        with pytest.raises(WeightsError, match="damaged: not the weights and facts that were written"):
+            read("wav2lip", str(place))
+
+
+def test_facts_of_another_step_are_not_taken_for_those_of_this_one(tmp_path: Path) -> None:
+    file = trained(tmp_path / "run")
+    step = stepped(tmp_path / "run", *read("wav2lip", str(file)))
+    other = tmp_path / "other"
+    other.mkdir()
+    about, weights = read("wav2lip", str(file))
+    theirs = stepped(other, dataclasses.replace(about, losses_off=()), weights)
+    state = json.loads((step / "state.json").read_text())
+    state["description"] = json.loads((theirs / "state.json").read_text())["description"]
+    (step / "state.json").write_text(json.dumps(state))
+    with pytest.raises(WeightsError, match="not the weights and facts that were written"):
+        read("wav2lip", str(step))
+
+
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [("[]", ""), ("{", ""), ("{}", "trainable is missing"), ('{"trainable": "wav2lip", "description": [3]}', "")],
+)
+def test_a_step_whose_state_says_nothing_is_refused(tmp_path: Path, state: str, says: str) -> None:
+    step = stepped(tmp_path / "run", *read("wav2lip", str(trained(tmp_path / "run"))))
+    (step / "state.json").write_text(state)
+    with pytest.raises(WeightsError, match=f"is no checkpoint of Wav2Lip: .*{says}"):
+        read("wav2lip", str(step))
+
+
+def test_weights_that_changed_places_are_refused(tmp_path: Path) -> None:
+    def edit(header: dict[str, Any]) -> None:
+        names = [f"output_block.0.conv_block.1.{name}" for name in ("weight", "bias")]
+        header.update(zip(names, [header[name] for name in reversed(names)], strict=True))
+
+    file = trained(tmp_path / "run")
+    rewritten(file, edit)
+    with pytest.raises(WeightsError, match="not the weights and facts that were written"):
+        read("wav2lip", str(file))
+
+
+def test_a_checkpoint_of_another_format_is_refused_by_it(tmp_path: Path) -> None:
+    file = trained(tmp_path / "run")
+    step = stepped(tmp_path / "run", *read("wav2lip", str(file)))
+
+    def edit(header: dict[str, Any]) -> None:
+        facts = json.loads(header["__metadata__"]["baseline"])
+        header["__metadata__"]["baseline"] = json.dumps({**facts, "format": 2})
+
+    rewritten(file, edit)
+    state = json.loads((step / "state.json").read_text())
+    del state["description"]["format"]  # as it was before steps had one
+    (step / "state.json").write_text(json.dumps(state))
+    for place, found in ((file, "2"), (step, "None")):
+        with pytest.raises(WeightsError, match=f"its format is {found}, this version reads {FORMAT}"):
+            read("wav2lip", str(place))
+
+
+def test_the_file_the_run_and_a_step_of_it_are_one_network(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    file = trained(tmp_path / "run")
+    weights = load_file(file)
+    about, _ = read("wav2lip", str(file))
+    step = stepped(tmp_path / "run", about, weights)
 
     for place in (tmp_path / "run", step):
         told, tensors = read("wav2lip", str(place))
@@ -307,7 +423,7 @@ def test_the_file_the_run_and_a_step_of_it_are_one_network(tmp_path: Path) -> No
         data[-1] ^= 1
         path.write_bytes(data)
     for place in (file, step):
-        with pytest.raises(WeightsError, match="damaged: not the weights that were written"):
+        with pytest.raises(WeightsError, match=r"SHA-256 [0-9a-f]{64}.* is damaged: not the weights and"):
             read("wav2lip", str(place))
 
 
@@ -315,7 +431,7 @@ def test_checkpoints_of_others_are_refused(tmp_path: Path) -> None:
     from safetensors.torch import save
 
     gan = trained(tmp_path / "gan", "wav2lip-gan")
-    with pytest.raises(WeightsError, match="a checkpoint of wav2lip-gan, not of wav2lip"):
+    with pytest.raises(WeightsError, match=f"{file_sha256(str(gan))}.* a checkpoint of wav2lip-gan, not of wav2lip"):
         WAV2LIP.open(str(gan))
     with pytest.raises(WeightsError, match="there is no checkpoint"):
         WAV2LIP.fingerprint(str(tmp_path / "nowhere.pth"))
@@ -324,8 +440,10 @@ def test_checkpoints_of_others_are_refused(tmp_path: Path) -> None:
     odd = tmp_path / "odd.safetensors"
     for metadata in ({}, {"baseline": json.dumps({"format": 1, "name": "g4g"})}, {"g4g": "{}"}):
         odd.write_bytes(save({"x": torch.zeros(1)}, metadata))
-        with pytest.raises(WeightsError, match="no checkpoint of Wav2Lip"):
+        with pytest.raises(WeightsError, match=f"{file_sha256(str(odd))}.* is no checkpoint of Wav2Lip") as refused:
             WAV2LIP.open(str(odd))
+        known = "baseline" in metadata
+        assert known or "it holds no `baseline` field: it was not written by g4g-model train" in refused.value.what
     odd.write_bytes(gan.read_bytes()[:-8])
     with pytest.raises(WeightsError, match="no checkpoint of Wav2Lip"):
         WAV2LIP_GAN.open(str(odd))

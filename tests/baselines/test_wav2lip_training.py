@@ -344,6 +344,24 @@ def test_sync_counts_from_the_validation_on_that_finds_it_below_the_threshold(
         assert trainee.validate()["sync_weight"] == 0.01  # and stays on
 
 
+@pytest.mark.parametrize(("name", "steps", "heard"), [("wav2lip", 4, 0), ("wav2lip-gan", 5, 1)])
+def test_sync_is_off_where_it_was_part_of_the_loss_in_no_step_though_the_last_validation_would_let_it(
+    people: Path, expert: str, tmp_path: Path, name: str, steps: int, heard: int
+) -> None:
+    """The first validation, after step 4, finds the expert's word good enough: from step 5 on it counts."""
+    trainee = opened(people, name, expert=expert, sync_below=20.0)
+    run = settings(steps=steps, validate_every=4, checkpoint_every=4)
+    train(trainee, run, tmp_path / "run", quiet=True)
+    (file,) = Wav2LipTrainableKind(name).export(trainee, tmp_path / "run")
+
+    assert int(trainee.module.in_sync) == 1 and int(trainee.module.counted.sync) == heard
+    off = () if heard else ("sync",)
+    for place in (file, tmp_path / "run", tmp_path / "run" / f"step-{steps:06d}"):
+        assert read(name, str(place))[0].losses_off == off, place
+    assert read(name, str(tmp_path / "run" / "step-000004"))[0].losses_off == ("sync",)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["description"]["losses_off"] == []
+
+
 # ---------------------------------------------------------------- the expert that a generator learns from
 
 
@@ -372,9 +390,6 @@ def test_the_expert_is_named_by_its_hash_and_not_by_where_it_lay(people: Path, e
     assert isinstance(WAV2LIP, SelfDescribing) and WAV2LIP.info(None, "tiny")["parameters"]["total"] == 3_774_411
     assert model.trained_against == (fingerprint("wav2lip-expert", expert),) == tuple(about["trained_against"])
     assert model.losses_off == ("sync",) and about["config"]["expert"] is None  # it never counted
-    trainee.module.in_sync.fill_(1)
-    (heard,) = Wav2LipTrainableKind("wav2lip").export(trainee, tmp_path)
-    assert WAV2LIP.open(str(heard)).losses_off == ()
     assert expert not in json.dumps(about) and expert.encode() not in file.read_bytes()
 
 
@@ -559,6 +574,7 @@ def test_a_resumed_run_is_the_run_that_was_never_stopped(
     assert about == step_about and about.config == again.config.model_copy(
         update={"expert": None} if name != "wav2lip-expert" else {}
     )
+    assert int(again.module.counted.sync) == 2 if name != "wav2lip-expert" else about.losses_off == ()
     assert tensors.keys() == step_tensors.keys()
     assert all(torch.equal(tensors[key], step_tensors[key]) for key in tensors)
     if name == "wav2lip-expert":
