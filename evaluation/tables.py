@@ -10,17 +10,39 @@ import click
 
 from evaluation.protocols import VIDEOS
 
+_DECIMALS = 6
+_SMALL = 1e-3
+"""From here on six decimals hold four digits."""
+_NOISE = 9
+"""Decimals behind which there is none but rounding error."""
+
 
 def number(value: float, low: float | None = None, high: float | None = None) -> str:
-    """``value`` with as many digits as its interval leaves meaningful: two of its half width; else four in all."""
+    """``value`` with as many digits as its interval leaves meaningful: two of its half width; else four in all.
+
+    Nothing is rounded before the point: from a half width of 10 on, whole numbers stand. There are six decimals at
+    most; under a thousandth, what needs more is written as ``3.2e-7``. What is under 1e-9 is rounding error of the
+    arithmetic (the Frechet distance of equal sets) and reads as 0.
+    """
     import math
 
     if low is not None and high is not None and high > low:
         digits = max(0, 1 - math.floor(math.log10((high - low) / 2)))
     else:
         digits = max(0, 3 - math.floor(math.log10(abs(value)))) if value else 0
-    text = f"{value:.{min(digits, 6)}f}"
+    if digits > _DECIMALS and abs(value) < _SMALL:
+        return _scientific(value, min(digits, _NOISE))
+    text = f"{value:.{min(digits, _DECIMALS)}f}"
     return text.removeprefix("-") if float(text) == 0 else text  # no "-0"
+
+
+def _scientific(value: float, digits: int) -> str:
+    """A number under 1 rounded to so many decimals, as ``-3.2e-7``."""
+    rounded = round(value, digits)
+    if rounded == 0:
+        return "0"
+    power = int(f"{rounded:e}".partition("e")[2])
+    return f"{rounded:.{digits + power}e}".partition("e")[0] + f"e{power}"
 
 
 def cell_text(cell: Mapping[str, Any] | None, shots: int | None = None, *, ranked: bool = True) -> str:

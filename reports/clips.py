@@ -121,9 +121,9 @@ def pack_clips(
         models: names, in the order of the page.
 
     Returns:
-        ``shots``: names and facts, a list each; ``columns``: packed, by metric, a row a model and shot (shots run
-        fastest); ``curves``: by kind, a packed curve or null a row; ``errors``: [row, code,
-        text] and ``flags``: [row, text].
+        ``shots``: names and facts, a list each, and what only some shots have by place, see :func:`_names`;
+        ``columns``: packed, by metric, a row a model and shot (shots run fastest);
+        ``curves``: by kind, a packed curve or null a row; ``errors``: [row, code, text]; ``flags``: [row, text].
     """
     keys = list(shots)
     rows = [(name, shots[key]["models"].get(name)) for name in models for key in keys]
@@ -145,13 +145,26 @@ def pack_clips(
         if row is not None and row.get("flags"):
             flags.append([place, ", ".join(row["flags"])])
     return {
-        "shots": _facts([shots[key] for key in keys]),
+        "shots": {**_facts([shots[key] for key in keys]), **_names(shots)},
         "columns": columns,
         "curves": curves,
         "curveNames": CURVES,
         "errors": errors,
         "flags": flags,
     }
+
+
+def _names(shots: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[int, Any]]:
+    """``keys`` that are not ``<source>-<clip>-<shot>``, and ``pairs``: numbers of pairs/1, which stand before it."""
+    keys, pairs = {}, {}
+    for place, (key, shot) in enumerate(shots.items()):
+        usual = f"{shot['source']}-{shot['clip']}-{shot['about'].get('shot', 0):03d}"
+        if key != usual:
+            keys[place] = key
+            number = key.removesuffix(f"-{usual}")
+            if number != key and number.isdecimal():
+                pairs[place] = int(number)
+    return {"keys": keys, "pairs": pairs}
 
 
 def _facts(shots: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

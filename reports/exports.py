@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -17,24 +15,32 @@ _FIELDS = (
     "gap_to_truth", "n", "identities", "few_identities", "scored", "failed", "marks", "note",
 )  # fmt: skip
 
+_FORMULA = re.compile(r"[=+\-@\t\r\n]")
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?")
+
 
 def board_csv(board: Mapping[str, Any]) -> str:
     """A row per (source, model, metric), rounded as the page shows it; what was not measured says why in ``note``."""
     marks = {model["name"]: "; ".join(model["marks"]) for model in board["models"]}
-    sink = io.StringIO()
-    writer = csv.DictWriter(sink, _FIELDS, lineterminator="\n", restval="")
-    writer.writeheader()
+    lines = [",".join(_FIELDS)]
     for source in board["sources"]:
         for row in source["rows"]:
             counts = {"scored": row["scored"], "failed": row["failed"], "marks": marks[row["model"]]}
             for metric in board["metrics"]:
                 cell = row["cells"].get(metric["id"])
                 about = {key: metric[key] for key in ("name", "unit")} | {"better": metric["direction"]}
-                writer.writerow(
-                    {"source": source["source"], "model": row["model"], "metric": metric["id"], **about, **counts}
-                    | ({"note": metric["unavailable"]} if cell is None else _numbers(cell))
-                )
-    return sink.getvalue()
+                found = {"source": source["source"], "model": row["model"], "metric": metric["id"], **about, **counts}
+                found |= {"note": metric["unavailable"]} if cell is None else _numbers(cell)
+                lines.append(",".join(_csv_field(found.get(name, "")) for name in _FIELDS))
+    return "\n".join([*lines, ""])
+
+
+def _csv_field(value: object) -> str:
+    """Quoted where it must be (RFC 4180); text that a spreadsheet would compute is kept text by an apostrophe."""
+    text = "" if value is None else str(value)
+    if _FORMULA.match(text) and not _NUMBER.fullmatch(text):
+        text = f"'{text}"
+    return '"{}"'.format(text.replace('"', '""')) if re.search(r'[",\r\n]', text) else text
 
 
 def _numbers(cell: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,9 +160,15 @@ def _tex_ablation(board: Mapping[str, Any], source: Mapping[str, Any]) -> list[s
 def _tex_cell(cell: Mapping[str, Any], compared: int | None) -> str:
     if "mean" not in cell:
         return "--" if cell["kind"] == "empty" else f"\\textit{{{_tex(cell['text'])}}}"
-    text = f"\\mathbf{{{cell['text']}}}" if cell.get("leads") else cell["text"]
-    half = f" {{\\scriptstyle\\pm {cell['half_width_text']}}}" if "half_width" in cell else ""
+    number = _tex_number(cell["text"])
+    text = f"\\mathbf{{{number}}}" if cell.get("leads") else number
+    half = f" {{\\scriptstyle\\pm {_tex_number(cell['half_width_text'])}}}" if "half_width" in cell else ""
     return f"${text}{half}$" + _tex(_behind(cell, compared))
+
+
+def _tex_number(text: str) -> str:
+    """For math mode: ``3.2\\times 10^{-7}`` of ``3.2e-7``."""
+    return re.sub(r"e(-?\d+)$", r"\\times 10^{\1}", text)
 
 
 def _tex_arrow(metric: Mapping[str, Any]) -> str:

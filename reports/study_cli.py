@@ -26,7 +26,7 @@ def study() -> None:
 @click.option("--clips", type=click.IntRange(1), metavar="N", help="At most N shots.  [default: what the trials need]")
 @click.option("--trials", type=click.IntRange(1), default=40, show_default=True, metavar="N",
               help="Comparisons and scored clips; attention checks are added.")  # fmt: skip
-@click.option("--seconds", type=click.FloatRange(0.2), default=8.0, show_default=True, metavar="S",
+@click.option("--seconds", type=click.FloatRange(0.2, 600), default=8.0, show_default=True, metavar="S",
               help="Longest part of a clip that is shown.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0),
               help="Of the choice of shots and of the secret names of clips: the same one builds the same study again. "

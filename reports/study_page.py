@@ -33,6 +33,8 @@ PAGE, KEY = "study.html", "study.json"
 SECONDS = 8.0
 """Longest part of a clip that is shown."""
 
+_SECONDS_FROM, _SECONDS_TO = 0.2, 600.0
+
 _SECONDS_A_TRIAL = 12  # of thinking and choosing, besides looking
 
 
@@ -86,14 +88,16 @@ def build_study(
         clips: at most so many shots.
         trials: comparisons and scored clips; attention checks are added.
         seed: of the key and of the choice of shots; drawn, and kept in the key file, by default.
-        seconds: longest part of a clip that is shown.
+        seconds: longest part of a clip that is shown, from 0.2 to 600.
         i_may_show_them: the user answers for showing footage whose licence forbids passing it on.
 
     Raises:
         UsageError: no such run or model, footage that may not be shown, a data set that has changed, too few trials,
-            or another study in ``out``.
+            seconds out of range, or another study in ``out``.
         G4GError: files that cannot be read or written.
     """
+    if not _SECONDS_FROM <= seconds <= _SECONDS_TO:  # nor nan
+        raise UsageError(f"{seconds:g} s of a clip cannot be shown", "Choose seconds from 0.2 to 600.")
     summary, known, facts = read_run(run)
     out = run if out is None else out
     if storage.exists(storage.join(out, KEY)):

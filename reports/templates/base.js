@@ -19,7 +19,7 @@ const picture = (width, height, label, ...parts) => draw("svg", {
 const line = (kind, x1, y1, x2, y2) => draw("line", { class: kind, x1, y1, x2, y2 });
 const dot = (x, y, radius = 3) => draw("circle", { class: "dot", cx: x, cy: y, r: radius });
 const words = (x, y, text, anchor) => draw("text", { x, y, "text-anchor": anchor }, text);
-const minus = (text) => text.replace("-", "\u2212");
+const minus = (text) => text.replaceAll("-", "\u2212");
 const option = (value, text) => el("option", { value }, text);
 const heads = (...titles) => el("thead", {}, el("tr", {}, titles.map((title) => el("th", { scope: "col" }, title))));
 

@@ -68,20 +68,20 @@ function strips(one, id) {
 // ---------------------------------------------------------------- intervals: all models, a drawing a metric
 
 function showIntervals(source) {
-  const width = 300, left = 8, row = 30;
+  const width = 300, left = 8, height = 14;
   return [el("p", { class: "muted small" }, "Mean and 95 % interval over identities; each drawing has its own scale. Overlap is no test: see the differences."),
     el("div", { class: "plots" }, data.metrics.filter((metric) => source.cells[metric.id]?.length).map((metric) => {
       const cells = source.cells[metric.id], numbers = cells.flatMap((cell) => cell.slice(1)).filter((text) => text !== null).map(Number);
       const x = clear(cells.map((cell) => cell.slice(1).filter((text) => text !== null).map(Number)), left, width - left);
       const target = typeof metric.better === "number" && numbers.length ? x(metric.better) : null;
-      const lines = cells.flatMap(([model, mean, low, high], place) => {
-        const y = place * row + 21;
-        return [words(0, y - 7, `${data.models[model].name}: ${minus(mean)}${low === null ? "" : ` (${minus(low)} to ${minus(high)})`}`, "start"),
-          line("axis", 0, y, width, y), draw("g", { class: data.models[model].truth ? "is-truth" : "" },
-            low === null ? null : line("span", x(Number(low)), y, x(Number(high)), y), placed(x, Number(mean), y))];
+      const lines = cells.map(([model, mean, low, high]) => {
+        const { name, truth } = data.models[model], y = height / 2;
+        const drawing = picture(width, height, null, target === null ? null : line("target", target, 0, target, height), line("axis", 0, y, width, y),
+          low === null ? null : line("span", x(Number(low)), y, x(Number(high)), y), placed(x, Number(mean), y));
+        return el("li", { class: truth ? "is-truth" : null }, el("span", {}, name, " "),
+          el("span", { class: "n" }, minus(mean) + (low === null ? "" : ` (${minus(low)} to ${minus(high)})`)), drawing);
       });
-      return el("figure", {}, el("figcaption", {}, el("b", {}, titleOf(metric))),
-        picture(width, cells.length * row + 4, `Intervals of ${metric.name}`, target === null ? null : line("target", target, 0, target, cells.length * row), ...lines));
+      return el("figure", {}, el("figcaption", {}, el("b", {}, titleOf(metric))), el("ul", { class: "intervals" }, lines));
     }))];
 }
 // A dot, or an arrow at the border that the value lies beyond.

@@ -22,16 +22,28 @@ function neighbour(step) {
   return at < 0 ? order[0] : order[(at + step + order.length) % order.length];
 }
 
+// What is the same in the body of every clip: its play button, its table of numbers.
+const alike = (node) => `${node.tagName} ${node.className} ${node.getAttribute("aria-label")}`;
+
+// Another clip takes the place of the body, and the focus stays on what it was on, or goes to the head of the dialog.
+function refill(...parts) {
+  const held = clipBody.contains(document.activeElement) ? alike(document.activeElement) : null;
+  clipBody.replaceChildren(...parts);
+  if (held === null) return;
+  const next = [...clipBody.querySelectorAll("button, select, input, [tabindex='0']")].find((node) => alike(node) === held);
+  (next ?? byId("clip-close")).focus({ preventScroll: true });
+}
+
 function showClip(key) {
   player?.stop();
   player = null;
   opened = places.get(key) ?? null;
   byId("clip-title").textContent = opened === null ? "No such clip" : nameOf(opened);
-  if (opened === null) clipBody.replaceChildren(el("p", {}, `This run has no clip ${key}.`));
+  if (opened === null) refill(el("p", {}, `This run has no clip ${key}.`));
   else {
     const record = data.media[key];
     player = record ? makePlayer(record, opened) : null;
-    clipBody.replaceChildren(factsOf(opened), ...(player ? [player.node] : [el("p", { class: "muted" }, noMedia())]),
+    refill(factsOf(opened), ...(player ? [player.node] : [el("p", { class: "muted" }, noMedia())]),
       numbersOf(opened), ...Object.keys(curves).flatMap((kind) => curvesOf(kind, opened)));
   }
   for (const id of ["clip-before", "clip-next"]) byId(id).disabled = listed().length < 2;
@@ -62,7 +74,7 @@ byId("clip-before").addEventListener("click", () => go(neighbour(-1)));
 byId("clip-next").addEventListener("click", () => go(neighbour(1)));
 dialog.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("select, textarea")) return;
-  const own = event.target.matches("input[type=range]"), presses = event.target.matches("button, a, summary");
+  const own = event.target.matches("input[type=range], .scroll"), presses = event.target.matches("button, a, summary");
   const does = { n: () => go(neighbour(1)), p: () => go(neighbour(-1)) };
   if (player) Object.assign(does, { ",": () => player.step(-1), ".": () => player.step(1), k: () => player.toggle() },
     own ? {} : { ArrowLeft: () => player.step(-1), ArrowRight: () => player.step(1), Home: () => player.seek(0), End: () => player.seek(Infinity) },

@@ -10,8 +10,9 @@ const all = [];
 for (let row = 0; row < count * data.models.length; row++) {
   if (errors.has(row) || shown.some((metric) => unpack(columns[metric.id], row) !== null)) all.push(row);
 }
-const keyOf = (shot) => `${shots.source[shot]}-${shots.clip[shot]}-${String(shots.shot[shot]).padStart(3, "0")}`;
-const nameOf = (shot) => shots.clip[shot] + (shots.shot[shot] ? ` #${shots.shot[shot]}` : "");
+const keyOf = (shot) => shots.keys[shot] ?? `${shots.source[shot]}-${shots.clip[shot]}-${String(shots.shot[shot]).padStart(3, "0")}`;
+const pairOf = (shot) => shots.pairs[shot] ?? null;
+const nameOf = (shot) => (pairOf(shot) === null ? "" : `pair ${pairOf(shot)}: `) + shots.clip[shot] + (shots.shot[shot] ? ` #${shots.shot[shot]}` : "");
 const haystack = all.length ? shots.clip.map((_, shot) => `${shots.source[shot]} ${nameOf(shot)} ${shots.identity[shot]}`.toLowerCase()) : [];
 const choice = Object.fromEntries(["text", "source", "model", "identity", "order"].map((name) => [name, byId(`f-${name}`)]));
 let page = 0, rows = [];
@@ -90,10 +91,10 @@ function clipRow(row) {
 
 // The rows as they are filtered and ordered, of all pages, for export.
 function clipTable() {
-  const plain = (text) => ({ text: String(text), marks: [] });
-  return { titles: ["Clip", "Shot", "Source", "Identity", "Model", "Frames", ...shown.map(titleOf), "Flags", "Error"], body: rows.map((row) => {
+  const plain = (text) => ({ text: String(text), marks: [] }), paired = Object.keys(shots.pairs).length > 0;
+  return { titles: [...(paired ? ["Pair"] : []), "Clip", "Shot", "Source", "Identity", "Model", "Frames", ...shown.map(titleOf), "Flags", "Error"], body: rows.map((row) => {
     const model = Math.floor(row / count), shot = row % count;
-    return [shots.clip[shot], shots.shot[shot], shots.source[shot], shots.identity[shot], data.models[model].name, shots.frames[shot],
+    return [...(paired ? [pairOf(shot) ?? ""] : []), shots.clip[shot], shots.shot[shot], shots.source[shot], shots.identity[shot], data.models[model].name, shots.frames[shot],
       ...shown.map((metric) => unpack(columns[metric.id], row)?.text ?? ""), flags.get(row) ?? "", (errors.get(row) ?? []).join(": ")].map(plain);
   }) };
 }

@@ -49,13 +49,17 @@ function asLatex({ titles, body }, caption) {
     "\\bottomrule", "\\end{tabular}}", "\\end{table*}", ""].join("\n");
 }
 
+const quoted = (text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+// Text that a spreadsheet would compute is kept text by an apostrophe.
+const inert = (text) => (/^[=+\-@\t\r\n]/.test(text) && !/^[+-]?\d+(\.\d+)?(e[+-]?\d+)?$/.test(text) ? `'${text}` : text);
+
 // A number a field: what stands behind a number has fields of its own, where any row has it.
 function asCsv({ titles, body }) {
   const parts = [["", ({ text }) => text.replaceAll("\u2212", "-")], [" \u00b1", ({ half }) => half ?? ""], [" rank", ({ rank }) => rank?.slice(1) ?? ""],
     [" note", ({ few, marks }) => [...(few ? ["few identities"] : []), ...marks].join("; ").replaceAll("\u2212", "-")]];
   const fields = titles.flatMap((title, place) => parts.filter(([name, of]) => name === "" || body.some((cells) => of(cells[place]) !== ""))
     .map(([name, of]) => ({ title: title + name, place, of })));
-  const quoted = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text), row = (texts) => texts.map(quoted).join(",");
+  const row = (texts) => texts.map((text) => quoted(inert(text))).join(",");
   return [row(fields.map(({ title }) => title)), ...body.map((cells) => row(fields.map(({ place, of }) => of(cells[place])))), ""].join("\n");
 }
 

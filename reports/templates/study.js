@@ -59,21 +59,51 @@
 
   // ---------------------------------------------------------------- what is kept: {rater, started, answers, ms, saved}
 
-  let kept = null, keeps = true;
-  try {
-    const text = localStorage.getItem(slot);
-    localStorage.setItem(slot, text ?? "");
-    const found = text ? JSON.parse(text) : null;
-    if (found && typeof found.rater === "string" && Array.isArray(found.answers)) kept = found;
-  } catch (error) {
-    keeps = error instanceof SyntaxError; // damaged, so begun anew; else storage is closed to this page
-  }
-  byId("unkept").hidden = keeps;
+  let kept = null, keeps = true, known = ""; // known: the text that this tab has read or written last
 
-  function keep() {
-    if (!keeps) return;
-    try { localStorage.setItem(slot, JSON.stringify(kept)); } catch { keeps = false; byId("unkept").hidden = false; }
+  // the state that a text says: null where a rater has made way for another, undefined where it says none
+  function stateOf(text) {
+    let found;
+    try { found = JSON.parse(text); } catch { return undefined; } // nothing or damaged, so begun anew
+    return found === null || (typeof found.rater === "string" && Array.isArray(found.answers)) ? found : undefined;
   }
+  // reads or writes; where the storage is closed to this page, the rater is told that nothing is kept
+  function stored(act) {
+    if (!keeps) return;
+    try { act(); } catch { keeps = false; }
+    byId("unkept").hidden = keeps;
+  }
+  const read = () => { known = localStorage.getItem(slot) ?? ""; };
+  const write = () => localStorage.setItem(slot, known);
+  // whether writing is allowed is tried beside what is kept: another tab may be writing that
+  stored(() => { read(); localStorage.setItem(`${slot}-tried`, ""); localStorage.removeItem(`${slot}-tried`); });
+  kept = stateOf(known) ?? null;
+
+  // Another tab may have gone on: what it has kept is newer than what this one holds, and stands, unless it has lost
+  // answers that this one has. Whether the rater is elsewhere now than this tab has shown.
+  function overtaken() {
+    const before = known;
+    stored(read);
+    const found = known === before ? undefined : stateOf(known);
+    if (found === undefined) return false;
+    if (found !== null && kept !== null && personOf(found) === personOf(kept) && found.answers.length < kept.answers.length) {
+      put();
+      return false;
+    }
+    const stays = placeOf(found) === placeOf(kept);
+    kept = found;
+    if (!stays) proceed();
+    return !stays;
+  }
+  const personOf = (state) => `${state.started} ${state.rater}`;
+  const placeOf = (state) => (state === null ? null : `${state.answers.length} ${Boolean(state.saved)} ${personOf(state)}`);
+
+  function put() {
+    known = JSON.stringify(kept);
+    stored(write);
+  }
+  function keep() { if (!overtaken()) put(); }
+  window.addEventListener("storage", overtaken);
 
   const trialOf = new Map(study.trials.map((trial) => [trial.id, trial]));
   let order = [];
@@ -112,12 +142,13 @@
 
   let since = null;
   function tick() {
-    if (since === null) return;
+    if (since === null || overtaken()) return;
     kept.ms += Math.max(0, Math.round(performance.now() - since));
     since = performance.now();
     keep();
   }
   document.addEventListener("visibilitychange", () => {
+    if (!document.hidden) overtaken();
     if (document.hidden) { tick(); since = null; } else if (!byId("trial").hidden) since = performance.now();
   });
   window.addEventListener("pagehide", tick);
@@ -228,7 +259,7 @@
 
   byId("answer").addEventListener("submit", (event) => {
     event.preventDefault();
-    if (byId("next").disabled) return;
+    if (overtaken() || byId("next").disabled) return;
     tick();
     const pair = current.trial.ask === "pair";
     kept.answers.push({
@@ -285,18 +316,18 @@
     byId("another").hidden = !kept.saved;
     show("done");
   }
-  byId("save").addEventListener("click", () => {
+  byId("save").addEventListener("click", (event) => {
+    if (overtaken()) { event.preventDefault(); return; }
     kept.saved = true;
     keep();
     byId("saved").textContent = `Saved as ${byId("save").getAttribute("download")}. You may save it again.`;
     byId("another").hidden = false;
   });
   byId("another").addEventListener("click", () => {
+    if (overtaken()) return;
     kept = null;
     keep();
-    byId("saved").textContent = "";
-    byId("rater").value = "";
-    show("intro");
+    proceed();
   });
 
   byId("begin").addEventListener("submit", (event) => {
@@ -305,11 +336,26 @@
     byId("rater-error").textContent = fits ? "" : "Please type your code: 1 to 32 letters, digits, - or _.";
     byId("rater").setAttribute("aria-invalid", String(!fits));
     if (!fits) { byId("rater").focus(); return; }
+    if (overtaken()) return;
     kept = { rater, started: Date.now(), answers: [], ms: 0, saved: false };
     keep();
-    shuffle();
-    present();
+    proceed();
   });
+
+  // To where the rater stands whose state is kept, or to the beginning.
+  function proceed() {
+    byId("stage").replaceChildren(); // a clip that plays falls silent
+    if (kept) {
+      shuffle();
+      advance();
+      return;
+    }
+    since = null;
+    current = null;
+    byId("saved").textContent = "";
+    byId("rater").value = "";
+    show("intro");
+  }
 
   const root = document.documentElement, system = window.matchMedia("(prefers-color-scheme: dark)");
   const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
@@ -318,5 +364,5 @@
   system.addEventListener("change", nameTheme);
   nameTheme();
 
-  if (kept) { shuffle(); advance(); } else show("intro");
+  proceed();
 })();

@@ -28,7 +28,7 @@ from g4g_core.errors import UsageError
 from prep.sources.sample import LICENCE
 from reports.claims import TAUGHT
 from reports.clips import ALPHABET, MISSING, pack_column, pack_curve
-from reports.exports import board_latex, board_markdown
+from reports.exports import board_csv, board_latex, board_markdown
 from reports.leaderboard import read_board, write_report
 
 EVIL = "<img src=x onerror=alert(1)>"
@@ -339,6 +339,19 @@ def test_pairs_are_dubbed_again_by_the_command_with_their_options(tmp_path: Path
     }  # fmt: skip
 
 
+def test_keys_that_do_not_follow_from_the_clip_are_in_the_page_with_the_number_of_their_pair(tmp_path: Path) -> None:
+    usual = people(2)
+    paired = [dataclasses.replace(usual[0], key=f"{number:05d}-{usual[0].key}") for number in (1, 12)]
+    own = dataclasses.replace(usual[1], key="a key of its own")
+    write_synthetic_run(tmp_path, [model("alpha")], [usual[1], *paired, own], metrics=["sync_score@judge"])
+    shots = rendered(tmp_path).data["clips"]["shots"]
+    order = list(storage.read_json(tmp_path / "shots.json")["shots"])
+    assert {int(at): key for at, key in shots["keys"].items()} == {
+        at: key for at, key in enumerate(order) if key != usual[1].key
+    }
+    assert {order[int(at)]: number for at, number in shots["pairs"].items()} == {paired[0].key: 1, paired[1].key: 12}
+
+
 def test_text_of_users_is_never_markup(tmp_path: Path) -> None:
     shots = [shot(number, "lrs2", f"{EVIL}{number}") for number in range(7)]
     models = [GROUND_TRUTH, model(EVIL, marks=("perception: off",)), model("alpha")]
@@ -616,6 +629,37 @@ def test_what_is_printed_stands_in_the_order_of_the_page_and_says_what_the_page_
         assert "beyond the truth" in text
         assert "fewer than 10 identities" in text
         assert f"Not ranked: {TAUGHT}." in text
+
+
+def test_csv_holds_what_users_wrote_as_text_that_no_spreadsheet_computes(tmp_path: Path) -> None:
+    names = ['=HYPERLINK("http://x","y")', "-dashed", "@SUM(1)", "+1-800", "usual"]
+    shots = [shot(number, "=1+1") for number in range(6)]
+    why = {"lpips-alex@mouth": "\tbroken\rline"}
+    models = [GROUND_TRUTH, *map(model, names)]
+    write_synthetic_run(tmp_path, models, shots, metrics=FEW_METRICS, unavailable=why)
+    board = read_board(str(tmp_path))
+    cell = board["sources"][0]["rows"][-1]["cells"]["sync_offset@judge"]
+    cell["text"], cell["low_text"] = "-0.4", "-3.2e-7"
+    rows = list(csv.DictReader(io.StringIO(board_csv(board), newline="")))
+    assert {row["source"] for row in rows} == {"'=1+1"}
+    assert {row["model"] for row in rows} == {"ground-truth", "usual", *(f"'{name}" for name in names[:-1])}
+    assert {row["note"] for row in rows if row["metric"] == "lpips-alex@mouth"} == {"'\tbroken\rline"}
+    (found,) = [row for row in rows if (row["model"], row["metric"]) == ("usual", "sync_offset@judge")]
+    assert (found["mean"], found["low"]) == ("-0.4", "-3.2e-7")
+    assert all(math.isfinite(float(row["mean"])) for row in rows if row["mean"])
+
+
+def test_numbers_too_small_for_six_decimals_are_read_in_every_form(tmp_path: Path) -> None:
+    write_synthetic_run(tmp_path, [GROUND_TRUTH, model("alpha")], people(8), metrics=["psnr@mouth"])
+    summary = storage.read_json(tmp_path / "summary.json")
+    summary["tables"]["lrs2"]["rows"]["alpha"]["cells"]["psnr@mouth"] |= {"mean": -3.2e-7, "low": -4e-7, "high": -2e-7}
+    storage.write_json(tmp_path / "summary.json", summary)
+    board = read_board(str(tmp_path))
+    cell = board["sources"][0]["rows"][-1]["cells"]["psnr@mouth"]
+    assert (cell["mean"], cell["half_width"], cell["low"]) == (-3.2e-7, 1e-7, -4e-7)
+    assert "−3.2e−7 ±1.0e−7" in rendered(tmp_path).row("alpha")[2]
+    assert "-3.2\\times 10^{-7} {\\scriptstyle\\pm 1.0\\times 10^{-7}}$" in board_latex(board)
+    assert "-3.2e-7 ±1.0e-7" in board_markdown(board)
 
 
 def test_latex_escapes_what_users_wrote(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from playable_run import ALPHA, frame_of, store, write_playable_run
 from synthetic_run import GROUND_TRUTH, LPIPS, model, shot, study_results, write_synthetic_run
 
 from evaluation.models import Model
+from evaluation.protocols import PAIRS
 from evaluation.tables import number
 from g4g_core import storage
 from reports.leaderboard import write_page, write_report
@@ -191,7 +193,7 @@ def test_the_numbers_that_are_read_are_those_of_the_summary_with_the_digits_of_t
             low, high = raw.get("low"), raw.get("high")
             assert text == number(raw["mean"], low, high).replace("-", "−")
             if half is not None:
-                assert half == "±" + number((high - low) / 2, low, high)
+                assert half == "±" + number((high - low) / 2, low, high).replace("-", "−")
                 assert len(text.partition(".")[2]) == len(half.partition(".")[2])
             compared += 1
         known = [c for row in table["rows"].values() for c in row["cells"].values() if c["mean"] is not None]
@@ -279,7 +281,47 @@ def test_clips_are_exported_as_they_are_filtered_and_ordered(browser: Any, page:
         assert "model: last; order: worst PSNR mouth first" in markdown.splitlines()[0]
 
 
+def test_text_that_a_spreadsheet_would_compute_is_exported_as_text(browser: Any, tmp_path: Path) -> None:
+    names = ["=1+1", "-dashed", "@SUM(1)", "usual"]
+    shots = [shot(number, identity=f"+{number}\rq") for number in range(6)]
+    models = [GROUND_TRUTH, *map(model, names)]
+    write_synthetic_run(tmp_path, models, shots, metrics=["sync_offset@judge"])
+    with visit(browser, Path(write_report(str(tmp_path)))) as seen:
+        board = exported(seen, seen.page.locator(".export").first, "CSV")
+        clips = exported(seen, seen.page.locator(".export").last, "CSV")
+        offsets = seen.texts("#clip-rows td.n:last-child")
+    written = {"'=1+1", "'-dashed", "'@SUM(1)", "usual"}
+    assert {row["Model"] for row in csv.DictReader(io.StringIO(board))} == {"ground-truth", *written}
+    rows = list(csv.DictReader(io.StringIO(clips)))
+    assert {row["Model"] for row in rows} == written
+    assert {" ".join(row["Identity"].split()) for row in rows} == {f"'+{number} q" for number in range(6)}
+    numbers = [row["Offset (judge) frames → 0"] for row in rows]
+    assert numbers == [text.replace("−", "-") for text in offsets]
+    assert any(float(number) < 0 for number in numbers)
+
+
 # ---------------------------------------------------------------- clips
+
+
+def test_pairs_of_one_video_are_told_apart_in_links_names_search_and_export(browser: Any, tmp_path: Path) -> None:
+    video = shot(0, "pairs")
+    shots = [dataclasses.replace(video, key=f"{number:05d}-{video.key}") for number in (1, 2)]
+    write_synthetic_run(tmp_path, [model("alpha")], shots, metrics=["sync_score@judge"], protocol=PAIRS)
+    page = Path(write_report(str(tmp_path)))
+    with visit(browser, page, fragment=f"#clip={shots[1].key}") as seen:
+        until(seen.page, titled("pair 2: clip0000"))
+        seen.page.keyboard.press("Escape")
+        scores = seen.texts("#clip-rows td.n:last-child")
+        assert len(set(scores)) == 2
+        for place, name in enumerate(("pair 1: clip0000", "pair 2: clip0000")):
+            seen.page.locator("#clip-rows a").nth(place).click()
+            until(seen.page, titled(name))
+            assert seen.texts("dialog .numbers td") == [scores[place]]
+            seen.page.keyboard.press("Escape")
+        rows = list(csv.DictReader(io.StringIO(exported(seen, seen.page.locator(".export").last, "CSV"))))
+        assert [(row["Pair"], row["Clip"]) for row in rows] == [("1", "clip0000"), ("2", "clip0000")]
+        seen.page.locator("#f-text").fill("pair 2")
+        assert seen.texts("#clip-rows a") == ["pair 2: clip0000"]
 
 
 def test_clips_are_filtered_by_words_model_and_source(browser: Any, page: Path) -> None:
@@ -450,6 +492,41 @@ def test_keys_alone_reach_sorting_a_clip_and_back(browser: Any, page: Path) -> N
         assert seen.page.evaluate("document.activeElement.closest('#clip-rows') !== null")
 
 
+HELD = "document.activeElement.textContent || document.activeElement.getAttribute('aria-label')"
+
+
+def test_keys_go_on_from_clip_to_clip_from_wherever_the_focus_is(browser: Any, played: Path) -> None:
+    with visit(browser, played, width=390, fragment=f"#clip={KEY}") as seen:
+        stands_at(seen.page, 0)
+        seen.page.get_by_role("button", name="Play").focus()
+        for key, clip in (("n", "e_00"), ("n", "f_00"), ("p", "e_00")):
+            seen.page.keyboard.press(key)
+            until(seen.page, titled(clip))
+            assert seen.page.evaluate(HELD) == "Play"
+        seen.page.get_by_role("button", name="Turn the sound off").click()
+        for clip in ("f_00", "d_00"):
+            seen.page.keyboard.press("n")
+            until(seen.page, titled(clip))
+        assert seen.page.evaluate(HELD) == "Close"
+
+
+def test_arrow_keys_scroll_a_table_that_has_the_focus_and_step_the_video_elsewhere(browser: Any, played: Path) -> None:
+    with visit(browser, played, width=390, fragment=f"#clip={KEY}") as seen:
+        stands_at(seen.page, 0)
+        table = seen.page.locator("dialog .scroll").first
+        assert table.evaluate("(node) => node.scrollWidth > node.clientWidth")
+        table.focus()
+        for _ in range(3):
+            seen.page.keyboard.press("ArrowRight")
+        until(seen.page, "document.querySelector('dialog .scroll').scrollLeft > 0")
+        stands_at(seen.page, 0)
+        seen.page.keyboard.press(".")
+        stands_at(seen.page, 1)
+        seen.page.get_by_role("button", name="Play").focus()
+        seen.page.keyboard.press("ArrowRight")
+        stands_at(seen.page, 2)
+
+
 CELL = "document.activeElement.matches('table.board td')"
 NOTE = """() => {
   const cell = document.activeElement, tip = document.querySelector("#tip");
@@ -559,6 +636,25 @@ def test_a_model_far_off_leaves_the_others_their_scale(browser: Any, tmp_path: P
         assert seen.page.locator("table.board .beyond").count() == 1
         seen.page.locator("details[data-part=intervals] summary").click()
         assert seen.page.locator("details[data-part=intervals] .beyond").count() == 1
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_intervals_keep_their_numbers_beside_names_of_any_length(browser: Any, tmp_path: Path, width: int) -> None:
+    names = ["short", "a model of sixty four letters with blanks 0123456789 (variant) x", "x" * 150]
+    models = [GROUND_TRUTH, *map(model, names)]
+    write_synthetic_run(tmp_path, models, [shot(number) for number in range(8)], metrics=["sync_score@judge"])
+    with visit(browser, Path(write_report(str(tmp_path))), width=width) as seen:
+        seen.page.locator("details[data-part=intervals] summary").click()
+        cut = """(all) => all.map((node) => [node, node.closest("figure")].map((one) => one.getBoundingClientRect()))
+          .filter(([own, box]) => own.width === 0 || own.left < box.left || own.right > box.right).length"""
+        labels = seen.page.locator("details[data-part=intervals] li span")
+        assert labels.evaluate_all(cut) == 0
+        cells = storage.read_json(tmp_path / "leaderboard.json")["sources"][0]["rows"]
+        told = [row["cells"]["sync_score@judge"] for row in cells]
+        numbers = [f"{cell['text']} ({cell['low_text']} to {cell['high_text']})" for cell in told]
+        assert [text.strip() for text in labels.all_inner_texts()] == [
+            text for pair in zip(["ground-truth", *names], numbers, strict=True) for text in pair
+        ]
 
 
 @pytest.mark.parametrize(("shots", "names"), [(1, ["alpha"]), (2, []), (3, ["alpha", "beta"])])

@@ -44,13 +44,18 @@ def kind(page: Any) -> str:
     return "rate" if page.locator("#stage img").count() else "read"
 
 
+def blank(built: BuiltStudy) -> str:
+    """A page that shares its storage with the study's, as files do, and keeps nothing there."""
+    path = Path(built.page).with_name("blank.html")
+    path.write_text("<!doctype html>", encoding="utf-8")
+    return path.as_uri()
+
+
 def jump(page: Any, built: BuiltStudy, done: int, rater: str = RATER) -> None:
     """To where a rater stands who has done so many tasks."""
     order = sorted((t.token for t in built.study.trials), key=lambda t: place_in_order(built.study.id, rater, t))
     kept = {"rater": rater, "started": 1, "answers": [{"trial": token} for token in order[:done]], "ms": 0}
-    blank = Path(built.page).with_name("blank.html")  # files share their storage; the study's page would keep its own
-    blank.write_text("<!doctype html>", encoding="utf-8")
-    page.goto(blank.as_uri())
+    page.goto(blank(built))
     slot = f"g4g-study-{built.study.id}"
     page.evaluate("([slot, text]) => localStorage.setItem(slot, text)", [slot, json.dumps(kept)])
     page.goto(Path(built.page).as_uri())
@@ -153,6 +158,86 @@ def test_order_and_sides_are_those_that_the_checker_expects(browser: Any, built:
     assert len(lefts) > len({token for token, _ in lefts})  # sides do change
 
 
+def tab(first: Any, address: str) -> Any:
+    """Another tab of the same browser."""
+    page = first.context.new_page()
+    page.set_default_timeout(10_000)
+    page.goto(address)
+    return page
+
+
+def until_kept(page: Any, answers: int) -> None:
+    """Wait until a tab sees so many answers in the storage: another's writing reaches it a moment later."""
+    for _ in range(200):
+        if page.evaluate("() => JSON.parse(Object.values(localStorage)[0]).answers.length") == answers:
+            return
+        page.wait_for_timeout(25)
+    pytest.fail(f"in vain: {answers} answers")
+
+
+def stand_at(task: int, *pages: Any) -> None:
+    for page in pages:
+        page.get_by_text(f"Task {task} of 7").wait_for()
+
+
+def test_tabs_of_one_rater_stand_at_the_same_task_and_none_undoes_what_another_kept(
+    browser: Any, built: BuiltStudy
+) -> None:
+    with visit(browser, Path(built.page)) as seen:
+        first = seen.page
+        start(first)
+        second = tab(first, Path(built.page).as_uri())
+        answer_with_keys(first, built)
+        answer_with_keys(first, built)
+        stand_at(3, second)
+        answer_with_keys(second, built)
+        stand_at(4, first)
+        for page in (second, first):
+            page.reload()
+            stand_at(4, first, second)
+        second.close()
+        older = first.evaluate("() => Object.entries(localStorage)[0]")
+        answer_with_keys(first, built)
+        tab(first, blank(built)).evaluate("([slot, text]) => localStorage.setItem(slot, text)", older)
+        until_kept(first, 4)
+        stand_at(5, first)
+
+
+def test_a_tab_that_heard_of_nothing_writes_nothing_over_newer_answers(browser: Any, built: BuiltStudy) -> None:
+    with visit(browser, Path(built.page)) as seen:
+        first = seen.page
+        start(first)
+        first.context.add_init_script("addEventListener('storage', (event) => event.stopImmediatePropagation(), true);")
+        stale = tab(first, Path(built.page).as_uri())
+        for _ in range(3):
+            answer_with_keys(first, built)
+        stand_at(4, first)
+        stand_at(1, stale)
+        until_kept(stale, 3)
+        answer_with_keys(stale, built)
+        stand_at(4, stale)  # what was just answered there had been answered before
+        answer_with_keys(first, built)
+        until_kept(stale, 4)
+        stale.reload()
+        stand_at(5, first, stale)
+
+
+def test_a_rater_who_makes_way_does_so_in_every_tab(browser: Any, built: BuiltStudy, tmp_path: Path) -> None:
+    with visit(browser, Path(built.page)) as seen:
+        first = seen.page
+        jump(first, built, 7)
+        second = tab(first, Path(built.page).as_uri())
+        save(first, tmp_path)
+        second.get_by_role("button", name="Let another rater start").wait_for()
+        first.get_by_role("button", name="Let another rater start").click()
+        second.locator("#intro-title").wait_for()
+        start(second, "P08")
+        for page in (second, first):
+            stand_at(1, first, second)
+            page.reload()
+        stand_at(1, first, second)
+
+
 def test_nothing_can_be_answered_before_the_clip_has_ended(browser: Any, built: BuiltStudy) -> None:
     with visit(browser, Path(built.page)) as seen:
         start(seen.page)
@@ -202,7 +287,8 @@ def test_another_rater_can_start_after_the_first_has_saved(browser: Any, built: 
 def test_damaged_progress_is_begun_anew(browser: Any, built: BuiltStudy) -> None:
     with visit(browser, Path(built.page)) as seen:
         for text in ("{", "[]", '{"rater": 7}', "null"):
-            seen.page.evaluate("(text) => localStorage.setItem(Object.keys(localStorage)[0], text)", text)
+            slot = f"g4g-study-{built.study.id}"
+            seen.page.evaluate("([slot, text]) => localStorage.setItem(slot, text)", [slot, text])
             seen.page.reload()
             assert seen.page.locator("#intro").is_visible()
             assert seen.page.locator("#unkept").is_hidden()

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import shutil
@@ -345,6 +346,9 @@ def test_a_study_is_not_written_over_another(run: Path, built: BuiltStudy) -> No
         ({"models": ["alpa"]}, "alpha"),
         ({"models": [ALPHA]}, "compares models"),
         ({"trials": 3}, "too few"),
+        ({"seconds": math.nan}, "nan s"),
+        ({"seconds": math.inf}, "from 0.2 to 600"),
+        ({"seconds": 0.1}, "from 0.2 to 600"),
     ],
 )
 def test_a_wrong_option_is_explained(run: Path, tmp_path: Path, settings: dict[str, Any], why: str) -> None:
@@ -383,6 +387,14 @@ def test_build_says_what_was_made_and_how_large_it_is(run: Path, tmp_path: Path)
     assert "kB)" in made.output
     assert str(tmp_path / "study.html") in made.output
     assert str(tmp_path / "study.json") in made.output
+
+
+@pytest.mark.parametrize("seconds", ["inf", "nan", "0.1", "601"])
+def test_build_with_seconds_that_cannot_be_is_explained(run: Path, tmp_path: Path, seconds: str) -> None:
+    made = invoke("build", str(run), "--trials", "5", "--seconds", seconds, "--out", str(tmp_path))
+    assert made.exit_code == 2
+    assert "0.2" in made.output and "600" in made.output
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_build_as_json_is_json_alone(run: Path, tmp_path: Path) -> None:
