@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def train(model: str, out: str, **options: Any) -> None:
     """
     from g4g_core import registry
     from g4g_core.config import update_project_file
-    from g4g_core.training import leads
+    from g4g_core.training import Checked, leads
     from g4g_core.training import train as run
 
     kind = registry.load(registry.TRAINABLES, model)
@@ -71,6 +72,8 @@ def train(model: str, out: str, **options: Any) -> None:
     trainable = kind.open(config, _data(options), seed=settings.seed, quiet=options["quiet"])
     if options["dry_run"]:
         if leads():
+            if isinstance(trainable, Checked):
+                trainable.check(settings.steps, int(os.environ.get("WORLD_SIZE", "1")))
             _describe(trainable, settings, options["as_json"])
         return
     last = run(trainable, settings, out, resume=options["resume"], quiet=options["quiet"])
@@ -160,8 +163,9 @@ def _told(done: dict[str, Any]) -> list[str]:
     for errors, what in ((done["decode_errors"], "video"), (done["speech_errors"], "speech")):
         if errors:
             lines.append(f"  {errors} packets of the {what} are damaged and left out")
-    if done["stopped"]:
-        lines.append(f"  the video was read no further: {done['stopped']}")
+    for stopped, what in ((done["stopped"], "video"), (done["speech_stopped"], "speech")):
+        if stopped:
+            lines.append(f"  the {what} was read no further: {stopped}")
     return lines
 
 

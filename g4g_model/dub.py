@@ -119,6 +119,7 @@ def dub(order: Order, *, quiet: bool = False) -> dict[str, Any]:
         "decode_errors": tracked.errors,
         "speech_errors": audio.errors,
         "stopped": tracked.stopped,
+        "speech_stopped": audio.stopped,
         "took": round(time.monotonic() - began, 2),
     }
 

@@ -28,6 +28,8 @@ _OPTIONS = {"preset": "fast", "x264-params": "mbtree=0"}
 differently from run to run (seen at 160x160)."""
 
 _AAC_BLOCK = 1024
+_LIMITED = 1
+"""AVCOL_RANGE_MPEG: luma of 16 to 235."""
 
 
 class Film:
@@ -115,7 +117,8 @@ class Source:
 
     Frames are written upright, as a player shows them, with their own pixels: 8-bit planar YUV as it is, other formats
     as 4:2:0. H.264 has no 4:2:0 of odd size, and a quarter turn no 4:2:2: such frames become 4:4:4. Pixels that are
-    not square stay so, and the file says it.
+    not square stay so, and the file says it. RGB and grey become YUV of limited range, by BT.709 from 720 lines on and
+    by BT.601 below, and the file says that too.
 
     Args:
         first: the first frame.
@@ -168,15 +171,32 @@ class Source:
                 f" at {timed.time:.2f} s",
                 "Cut it there, and dub the parts.",
             )
-        return picture if picture.format.name == self.pixels else picture.reformat(format=self.pixels)
+        if picture.format.name == self.pixels:
+            return picture
+        if _is_yuv(picture):
+            return picture.reformat(format=self.pixels)
+        space, number = _matrix(picture)
+        made = picture.reformat(format=self.pixels, dst_color_range="MPEG", dst_colorspace=space)
+        made.color_range, made.colorspace = _LIMITED, number
+        return made
+
+
+def _is_yuv(picture: Any) -> bool:
+    """Whether a picture has luma and chroma: not RGB, no palette, not grey."""
+    return not picture.format.is_rgb and len(picture.format.components) > 2
+
+
+def _matrix(picture: Any) -> tuple[str, int]:
+    """By what a picture becomes YUV where nothing else is said: PyAV's name, and AVColorSpace."""
+    return ("ITU709", 1) if picture.height >= 720 else ("ITU601", 6)
 
 
 def _colours(first: Any) -> dict[str, int]:
-    """What the file says of its colours, to be said again; of RGB, which becomes YUV here, nothing."""
-    if not first.format.name.startswith(("yuv", "nv", "p0")):
-        return {}
+    """What the finished file says of its colours: what its source says, and of RGB and grey how they became YUV."""
     unsaid = {"color_range": 0, "colorspace": 2, "color_primaries": 2, "color_trc": 2}  # AVCOL_*_UNSPECIFIED
     said = {name: int(getattr(first, name)) for name in unsaid if hasattr(first, name)}
+    if not _is_yuv(first):
+        said |= {"color_range": _LIMITED, "colorspace": _matrix(first)[1]}
     return {name: value for name, value in said.items() if value != unsaid[name]}
 
 

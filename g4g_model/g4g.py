@@ -23,7 +23,7 @@ class Drawn:
     """What the network gives for B T frames.
 
     Attributes:
-        faces: [B T, 3, s, s] in [-1, 1] at s = S/4, S/2, S: decoded faces.
+        faces: [B T, 3, s, s] in [-1, 1] at s = S/4, S/2, S: decoded faces; at S alone where masks are single.
         picture: [B T, 3, S, S] in [-1, 1]: the last of them joined to the source.
     """
 
@@ -45,7 +45,7 @@ class G4G(nn.Module):
         self.intra = IntraAlignment(config.channels, finest) if config.intra else None
         self.audio = AudioEncoder(config.embedding)
         self.deformation = Deformation(config.channels, config.embedding, COUNT)
-        self.decoder = Decoder(config.channels, config.strides, COUNT)
+        self.decoder = Decoder(config.channels, config.strides, COUNT, small=config.masks == "multi")
         self.fusion = DeformationFusion() if config.fusion else None
 
     def forward(self, inputs: Inputs) -> Drawn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -14,6 +15,8 @@ from g4g_core.resize import resize
 from g4g_model.checkpoint import About, fingerprint, read
 
 if TYPE_CHECKING:
+    import torch
+
     from g4g_model.g4g import G4G
 
 VERSION = 4
@@ -105,6 +108,26 @@ def joined(source: np.ndarray, erase: np.ndarray, drawn: np.ndarray, fused: bool
     return out
 
 
+def network_of(place: str, about: About, weights: Mapping[str, torch.Tensor]) -> G4G:
+    """The network of a checkpoint that was read from ``place``.
+
+    Raises:
+        WeightsError: the weights are not those of its configuration, as an older version of a variant has them.
+    """
+    from g4g_model.g4g import G4G
+
+    network = G4G(about.config)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        first = str(error).strip().splitlines()[-1].strip()
+        raise WeightsError(
+            f"{place} does not fit its own configuration: {first}",
+            "It was trained by another version of this program: train it again.",
+        ) from error
+    return network
+
+
 @dataclasses.dataclass(frozen=True)
 class G4GModelKind:
     """The entry point of a variant. See :class:`g4g_core.protocols.GeneratorKind`."""
@@ -126,18 +149,7 @@ class G4GModelKind:
                 f"{place} is a checkpoint of {about.name}, not of {self.name}",
                 f"Ask for the model {about.name}, or give another checkpoint.",
             )
-        from g4g_model.g4g import G4G
-
-        network = G4G(about.config)
-        try:
-            network.load_state_dict(weights)
-        except RuntimeError as error:
-            first = str(error).strip().splitlines()[-1].strip()
-            raise WeightsError(
-                f"{place} does not fit its own configuration: {first}",
-                "It was trained by another version of this program: train it again.",
-            ) from error
-        return G4GGenerator(about, network.eval())
+        return G4GGenerator(about, network_of(place, about, weights).eval())
 
     def info(self, checkpoint: str | None, preset: str | None) -> dict[str, Any]:
         """See :class:`g4g_core.protocols.SelfDescribing` and :mod:`g4g_model.info`."""

@@ -18,7 +18,7 @@ from g4g_core.runs import RUN_FILE, STATE_FILE
 from g4g_model.checkpoint import About, read
 from g4g_model.config import FRAMES, PRESETS, SWITCHES, VARIANTS, G4GConfig
 from g4g_model.g4g import G4G
-from g4g_model.generator import CHUNK
+from g4g_model.generator import CHUNK, network_of
 from g4g_model.inputs import Inputs
 from g4g_model.parts import Parts
 
@@ -36,9 +36,10 @@ def of_preset(name: str, preset: str | None) -> dict[str, Any]:
 
 def of_checkpoint(name: str, path: str) -> dict[str, Any]:
     """Of a checkpoint of a variant, see :func:`g4g_model.checkpoint.read`. Raises WeightsError."""
-    about, _ = read(path)
+    about, weights = read(path)
     if about.name != name:
         raise WeightsError(f"{path} is a checkpoint of {about.name}, not of {name}", f"Ask for {about.name}.")
+    network_of(path, about, weights)  # what is told of it is what its configuration makes: the weights must be of that
     return {**of_network(name, about.config), "checkpoint": {"path": path, **provenance(about)}}
 
 

@@ -48,7 +48,14 @@ class Parts(nn.Module):
     def __init__(self, config: G4GConfig) -> None:
         super().__init__()
         self.generator = G4G(config)
-        self.mouth = MouthEncoder(config.mouth_size, config.embedding) if config.inter else None
+        self.mouth = _mouth(config) if config.inter else None
         adversarial = config.weights.gan > 0 or config.weights.features > 0
         self.discriminator = PatchDiscriminator(config.channels[0]) if adversarial else None
         self.average = Average(self.generator, self.mouth, config.average)
+
+
+def _mouth(config: G4GConfig) -> MouthEncoder:
+    """E_m; pairs are compared by their cosine alone, without a temperature."""
+    if config.pairs == "pairwise":
+        return MouthEncoder(config.mouth_size, config.embedding, None)
+    return MouthEncoder(config.mouth_size, config.embedding)

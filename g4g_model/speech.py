@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import av
@@ -12,7 +11,7 @@ import numpy as np
 from g4g_core.errors import SourceError
 from prep.media import CONTAINERS, describe
 from prep.records import SAMPLE_RATE, SAMPLES_PER_FRAME
-from prep.stages.decode import Audio, decode_audio
+from prep.stages.decode import Audio, DecodeLog, decode_audio, on_clock, sound_runs
 from prep.stages.mel import HOP, N_FFT, mel_spectrogram
 from prep.stages.probe import Probe
 
@@ -21,7 +20,6 @@ SOUND_FILES = f"{CONTAINERS},wav,w64,mp3,flac,aac,aiff,amr"
 
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 
-_JUMP = 0.04  # seconds between sound and its time stamps that are let pass
 _MARGIN = -(-N_FFT // HOP)  # columns of mel at each end of a piece that hear its padding
 
 
@@ -84,7 +82,9 @@ def read_speech(path: str) -> Audio:
 
 
 class SoundTrack:
-    """The same sound as it is heard in the finished video: at its own rate, in mono or stereo.
+    """The same sound as it is heard in the finished video: at the rate it begins with, in mono or stereo.
+
+    It begins, has its gaps and ends where :func:`read_speech` has them.
 
     Args:
         path: any media file with sound.
@@ -101,7 +101,12 @@ class SoundTrack:
         self.rate = native if native in AAC_RATES else 48_000
         self.layout = "mono" if channels == 1 else "stereo"
         self.channels = 1 if channels == 1 else 2
-        self._blocks = self._decoded(stream, _origin(self._container))
+        # what is damaged in it, or where it stops, read_speech has told
+        runs = sound_runs(
+            self._container, stream, _origin(self._container), DecodeLog(), rate=self.rate, layout=self.layout,
+            sample_format="fltp",
+        )  # fmt: skip
+        self._blocks = on_clock(runs)
         self._kept = np.zeros((self.channels, 0), np.float32)
 
     def read(self, count: int) -> np.ndarray:
@@ -126,38 +131,6 @@ class SoundTrack:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _decoded(self, stream: Any, origin: float) -> Iterator[np.ndarray]:
-        """float32 [channels, n] blocks that follow each other from ``origin`` on; gaps are silence."""
-        resampler: Any = None
-        expected, given = 0.0, 0
-        for frame in _frames(self._container, stream):
-            time = float(frame.time) if frame.time is not None else expected
-            if resampler is None or abs(time - expected) > _JUMP:
-                if resampler is not None:
-                    for block in self._resampled(resampler, None):
-                        given += block.shape[1]
-                        yield block
-                resampler = av.AudioResampler(format="fltp", layout=self.layout, rate=self.rate)
-                gap = round((time - origin) * self.rate) - given
-                if gap > 0:
-                    given += gap
-                    yield np.zeros((self.channels, gap), np.float32)
-                skip = max(0, -gap)
-                expected = time
-            expected += frame.samples / frame.sample_rate
-            frame.pts = None
-            for block in self._resampled(resampler, frame):
-                kept = block[:, skip:]
-                skip -= block.shape[1] - kept.shape[1]
-                given += kept.shape[1]
-                yield kept
-        if resampler is not None:
-            yield from self._resampled(resampler, None)
-
-    @staticmethod
-    def _resampled(resampler: Any, frame: Any) -> list[np.ndarray]:
-        return [np.asarray(piece.to_ndarray()) for piece in resampler.resample(frame)]
-
 
 def _opened(path: str) -> Any:
     try:
@@ -179,20 +152,3 @@ def _sound_stream(path: str, container: Any) -> Any:
 def _origin(container: Any) -> float:
     """Container time that counts as the file's beginning, seconds."""
     return float(container.start_time / av.time_base) if container.start_time is not None else 0.0
-
-
-def _frames(container: Any, stream: Any) -> Iterator[Any]:
-    """Decoded frames, whatever single packets do; read_speech has counted those that are damaged."""
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets, None)
-        except (av.error.FFmpegError, OSError):
-            return
-        if packet is None:
-            return
-        try:
-            frames = packet.decode()
-        except av.error.FFmpegError:
-            continue
-        yield from (frame for frame in frames if frame.sample_rate and frame.samples)

@@ -23,7 +23,7 @@ from g4g_model.checkpoint import FORMAT, about_run, write
 from g4g_model.config import FRAMES, PRESETS, SETTINGS, VARIANTS, G4GConfig, require_variant
 from g4g_model.data import ONLY, Batches, G4GBatch
 from g4g_model.g4g import Drawn
-from g4g_model.networks.alignment import mouth_pictures
+from g4g_model.networks.alignment import MouthEncoder, mouth_pictures
 from g4g_model.networks.fusion import dilated
 from g4g_model.networks.layers import flattened
 from g4g_model.parts import Parts
@@ -125,12 +125,12 @@ class G4GTrainable:
     def _reconstruction(self, drawn: Drawn, batch: G4GBatch) -> torch.Tensor:
         """The faces in every region, and the joined picture in all that may differ from the source.
 
-        A single mask [O]: the faces at full size, in ``erase`` alone.
+        A single mask [O]: the faces at full size, the only ones that are drawn then, in ``erase`` alone.
         """
         truth, regions = flattened(batch.truth), {name: flattened(mask) for name, mask in batch.regions.items()}
         outcome = losses.masked_l1(drawn.picture, truth, dilated(regions["erase"]))
         if self.config.masks == "single":
-            return outcome + losses.reconstruction(drawn.faces[-1:], truth, regions, {"erase": 1.0})
+            return outcome + losses.reconstruction(drawn.faces, truth, regions, {"erase": 1.0})
         return outcome + losses.reconstruction(drawn.faces, truth, regions, self.config.regions.model_dump())
 
     def _perception(self, drawn: Drawn, batch: G4GBatch, run: Precision) -> dict[str, torch.Tensor]:
@@ -162,7 +162,7 @@ class G4GTrainable:
             sounds = gathered(unit(run(self.module.generator.audio, flattened(batch.sounds[:, 1:]))))
             cosines, near = seen @ sounds.T, losses.too_near(gathered(batch.starts[:, 1:]))
             wrong = _flat_columns(gathered(batch.wrong[:, 1:]) - 1)
-            terms["alignment"] = self._contrast(cosines, mouth.scale, near, wrong)
+            terms["alignment"] = self._contrast(cosines, mouth, near, wrong)
             found = cosines.detach().masked_fill(near, -2).argmax(1) == torch.arange(len(near), device=near.device)
             terms["found"] = found.float().mean()
         if config.weights.sync > 0:
@@ -184,19 +184,19 @@ class G4GTrainable:
         starts = gathered(batch.starts)
         anchors = windows * torch.arange(len(starts), device=starts.device)
         wrong = _flat_columns(gathered(batch.wrong))
-        return self._contrast(seen @ sounds.T, judge.mouth.scale, losses.too_near(starts), wrong, anchors)
+        return self._contrast(seen @ sounds.T, judge.mouth, losses.too_near(starts), wrong, anchors)
 
     def _contrast(
         self,
         cosines: torch.Tensor,
-        scale: torch.Tensor,
+        mouth: MouthEncoder,
         near: torch.Tensor,
         wrong: torch.Tensor,
         anchors: torch.Tensor | None = None,
     ) -> torch.Tensor:
         if self.config.pairs == "pairwise":
             return losses.pairwise(cosines, wrong, anchors)
-        return losses.diagonal(scale * cosines, near, anchors)
+        return losses.diagonal(mouth.scale * cosines, near, anchors)
 
     def _adversarial(self, drawn: Drawn, batch: G4GBatch, run: Precision, settled: bool) -> dict[str, torch.Tensor]:
         """Generator and discriminator learn in one step: neither sees the other's gradient."""

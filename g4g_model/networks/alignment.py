@@ -87,9 +87,12 @@ class MouthEncoder(nn.Module):
     """E_m: v_i of a stack of five mouth pictures [P]; it also sees their differences [O].
 
     Light and contrast of a stack drop out. The temperature of the matrix is learned with it.
+
+    Args:
+        temperature: it begins with; ``None``: what mouths and sounds are compared by has none.
     """
 
-    def __init__(self, size: int, embedding: int, temperature: float = 0.07) -> None:
+    def __init__(self, size: int, embedding: int, temperature: float | None = 0.07) -> None:
         super().__init__()
         width, layers, before = 32, [], 3 * (2 * FRAMES - 1)
         for _ in range(int(math.log2(size // 4))):
@@ -97,11 +100,12 @@ class MouthEncoder(nn.Module):
             before, width = width, min(2 * width, 256)
         features = before * (size // 2 ** len(layers)) ** 2
         self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(features, embedding))
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
+        self.log_scale = None if temperature is None else nn.Parameter(torch.tensor(math.log(1 / temperature)))
 
     @property
     def scale(self) -> torch.Tensor:
-        """1 / tau."""
+        """1 / tau, where there is one."""
+        assert self.log_scale is not None
         return self.log_scale.exp().clamp(max=50.0)
 
     def forward(self, stacks: torch.Tensor) -> torch.Tensor:

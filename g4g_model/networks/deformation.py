@@ -123,14 +123,17 @@ def _mean_of(references: int, channels: int) -> nn.Conv2d:
 
 
 class Decoder(nn.Module):
-    """Draws a face at S/4, S/2 and S from features at three scales [P].
+    """Draws a face at S/4, S/2 and S, or at S alone, from features at three scales [P].
 
     At full size every pixel is a mixture of what is drawn and of the references in the frame's pose [O]: what a person
     looks like is copied, what the mouth does is drawn. A decoder that draws all of it gives people who look like nobody
     it has learned from the skin of others. The mixture begins with nearly equal parts.
+
+    Args:
+        small: also at S/4 and S/2; for networks that are supervised there, for nothing else looks at them.
     """
 
-    def __init__(self, channels: Sequence[int], strides: Sequence[int], references: int) -> None:
+    def __init__(self, channels: Sequence[int], strides: Sequence[int], references: int, small: bool) -> None:
         super().__init__()
         self.bottom = Residual(channels[-1])
         self.steps = nn.ModuleList()
@@ -141,7 +144,7 @@ class Decoder(nn.Module):
             stride //= 2
             after = skips.get(stride, max(8, width // 16 * 8))  # multiples of 8, as groups of norms are
             self.steps.append(nn.Sequential(trunk(width + skips.get(stride, 0), after), Residual(after)))
-            if stride in (4, 2):
+            if small and stride in (4, 2):
                 self.heads[str(stride)] = nn.Conv2d(after, 3, 3, 1, 1)
             width = after
         # full size in one step from half of it: four pixels a cell
@@ -152,7 +155,7 @@ class Decoder(nn.Module):
         self._strides = tuple(strides)
 
     def forward(self, features: Sequence[torch.Tensor], shown: torch.Tensor) -> list[torch.Tensor]:
-        """Faces [n, 3, s, s] in [-1, 1] at s = S/4, S/2, S.
+        """Faces [n, 3, s, s] in [-1, 1], the last of them at s = S, those at s = S/4 and S/2 before it.
 
         Args:
             features: [n, C, h, w], fine to coarse.

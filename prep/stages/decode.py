@@ -214,12 +214,14 @@ class Audio:
         head_trimmed: seconds of sound before the first frame, cut off.
         head_padded: seconds of silence put before sound that starts late.
         errors: packets that could not be decoded.
+        stopped: why sound that goes on was read no further; empty where it was read to its end.
     """
 
     pcm: np.ndarray
     head_trimmed: float
     head_padded: float
     errors: int
+    stopped: str = ""
 
 
 def decode_audio(container: Any, probed: Probe, origin: float, end: float | None = None) -> Audio:
@@ -230,65 +232,97 @@ def decode_audio(container: Any, probed: Probe, origin: float, end: float | None
     """
     stream = container.streams[probed.audio_index]
     log = DecodeLog()
+    runs = sound_runs(container, stream, origin, log, rate=SAMPLE_RATE, layout="mono", sample_format="s16")
+    limit = math.inf if end is None else (end - origin) * SAMPLE_RATE
+    first = next(runs, None)
+    head = 0.0 if first is None else first[0] / SAMPLE_RATE
     pieces: list[np.ndarray] = []
-    n_samples = 0  # after the origin, so far
-    head_trimmed = head_padded = 0.0
-    first = True
-    for start, run in _audio_runs(_decoded_from(container, stream, origin, log), log):
-        position = round((start - origin) * SAMPLE_RATE)
-        if end is not None and start >= end:
-            break
-        if first and len(run):
-            head_trimmed = max(0.0, -position / SAMPLE_RATE)
-            head_padded = max(0.0, position / SAMPLE_RATE)
-        elif position - n_samples > MAX_GAP * SAMPLE_RATE:
-            break
-        first = first and not len(run)
-        if position > n_samples:
-            pieces.append(np.zeros(position - n_samples, np.int16))
-            n_samples = position
-        kept = run[n_samples - position :]
-        pieces.append(kept)
-        n_samples += len(kept)
-        if end is not None and n_samples >= (end - origin) * SAMPLE_RATE:
+    n_samples = 0
+    whole = runs if first is None else itertools.chain([first], runs)
+    for piece in on_clock(itertools.takewhile(lambda run: run[0] < limit, whole)):
+        pieces.append(piece[0])
+        n_samples += len(piece[0])
+        if n_samples >= limit:
             break
     pcm = np.concatenate(pieces) if pieces else np.zeros(0, np.int16)
     if end is not None:
-        pcm = pcm[: round((end - origin) * SAMPLE_RATE)]
-    return Audio(pcm, head_trimmed, head_padded, log.errors)
+        pcm = pcm[: round(limit)]
+    return Audio(pcm, max(0.0, -head), max(0.0, head), log.errors, log.stopped)
 
 
-def _audio_runs(frames: Iterable[Any], log: DecodeLog) -> Iterator[tuple[float, np.ndarray]]:
-    """(start in seconds, int16 samples at 16 kHz) pieces; a new resampler begins where time stamps jump."""
+def on_clock(runs: Iterable[tuple[int, np.ndarray]]) -> Iterator[np.ndarray]:
+    """[channels, n] blocks that follow each other from sample 0 on: silence in gaps, what overlaps is left out.
+
+    Args:
+        runs: see :func:`sound_runs`.
+    """
+    given = 0
+    for position, run in runs:
+        if position > given:
+            yield np.zeros((len(run), position - given), run.dtype)
+            given = position
+        kept = run[:, given - position :]
+        given += kept.shape[1]
+        yield kept
+
+
+def sound_runs(
+    container: Any, stream: Any, origin: float, log: DecodeLog, *, rate: int, layout: str, sample_format: str
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(first sample counted from ``origin``, samples [channels, n]) of a stream of sound, piece by piece.
+
+    A new resampler begins where time stamps jump, and where the stream changes its rate, layout or format. After a gap
+    of more than :data:`MAX_GAP` the sound has ended, whoever listens; ``log`` says so.
+
+    Args:
+        rate, layout, sample_format: of the samples that are given; a format is planar, or its layout mono.
+    """
     resampler: Any = None
-    start = expected = 0.0
-    done = 0  # 16 kHz samples given since the resampler began
-    for frame in frames:
+    kind: tuple[Any, ...] = ()
+    expected, reached = 0.0, origin
+    begun = done = 0  # sample at which the resampler began, and samples it has given
+    for frame in _decoded_from(container, stream, origin, log):
         if not frame.sample_rate or not frame.samples:
             continue
-        time = frame.time if frame.time is not None else expected
-        if resampler is None or abs(time - expected) > _AUDIO_JUMP:
+        time = float(frame.time) if frame.time is not None else expected
+        jumps = resampler is None or abs(time - expected) > _AUDIO_JUMP
+        if resampler is not None and time - reached > MAX_GAP:
+            log.stopped = f"the sound's timestamps jump by {time - reached:.1f} s at {reached:.2f} s"
+            break
+        if jumps or kind != _kind(frame):
             if resampler is not None:
-                tail = _resample(resampler, None, log)
-                yield start + done / SAMPLE_RATE, tail
-            resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
-            start, done, expected = time, 0, time
+                yield from _placed(begun + done, _resample(resampler, None, log))
+            resampler, kind = av.AudioResampler(format=sample_format, layout=layout, rate=rate), _kind(frame)
+            expected = time if jumps else expected
+            begun, done = round((expected - origin) * rate), 0
         expected += frame.samples / frame.sample_rate
+        reached = max(reached, expected)
         frame.pts = None  # positions are counted here; the resampler must not second-guess them
         piece = _resample(resampler, frame, log)
-        yield start + done / SAMPLE_RATE, piece
-        done += len(piece)
+        yield from _placed(begun + done, piece)
+        done += piece.shape[1]
     if resampler is not None:
-        yield start + done / SAMPLE_RATE, _resample(resampler, None, log)
+        yield from _placed(begun + done, _resample(resampler, None, log))
+
+
+def _kind(frame: Any) -> tuple[Any, ...]:
+    """What a resampler is made for."""
+    return frame.layout.name, frame.sample_rate, frame.format.name
+
+
+def _placed(position: int, samples: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    if samples.shape[1]:
+        yield position, samples
 
 
 def _resample(resampler: Any, frame: Any, log: DecodeLog) -> np.ndarray:
+    """[channels, n]; a resampler keeps what it cannot give yet."""
     try:
-        pieces = [out.to_ndarray().reshape(-1) for out in resampler.resample(frame)]
+        pieces = [out.to_ndarray() for out in resampler.resample(frame)]
     except (av.error.FFmpegError, ValueError):
-        log.errors += 1  # a stream that changes its layout half-way (broken packets do)
-        return np.zeros(0, np.int16)
-    return np.concatenate(pieces) if pieces else np.zeros(0, np.int16)
+        log.errors += 1  # a layout that is none (broken packets have it)
+        return np.zeros((1, 0), np.int16)
+    return np.concatenate(pieces, axis=1) if pieces else np.zeros((1, 0), np.int16)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,12 +22,15 @@ from g4g_core.protocols import ERASED
 from g4g_model.cli import main
 from g4g_model.dub import placed
 from g4g_model.faces import ShotCrops, track_faces
-from g4g_model.speech import Speech, read_speech
+from g4g_model.film import Film, Source
+from g4g_model.speech import SoundTrack, Speech, read_speech
 from prep.media import open_media
 from prep.records import SAMPLE_RATE
 from prep.stages.decode import DecodeLog, decode_audio, source_frames
+from prep.stages.frames import from_av
 from prep.stages.mel import mel_spectrogram
 from prep.stages.paste import feather
+from prep.stages.probe import Probe, probe
 
 GREEN = (20, 230, 40)
 
@@ -202,6 +205,73 @@ def test_the_new_sound_is_in_step_with_the_picture(tmp_path: Path, person: Foota
     expected = [time + late for time in at if time + late < 36 / 25]
     assert heard == pytest.approx(expected, abs=0.005)
     assert len(sound.pcm) / SAMPLE_RATE == pytest.approx(36 / 25, abs=0.04)
+
+
+def adts(path: Path, parts: Sequence[tuple[np.ndarray, str]]) -> Path:
+    """A stream of AAC of several parts, each with its layout, as broadcasts change it."""
+    whole = b""
+    for number, (pcm, layout) in enumerate(parts):
+        part = path.with_name(f"{number}.aac")
+        with av.open(str(part), "w", format="adts") as container:
+            stream = container.add_stream("aac", rate=SAMPLE_RATE, layout=layout)
+            frame = av.AudioFrame.from_ndarray(pcm[None], format="s16", layout="mono")
+            frame.sample_rate = SAMPLE_RATE
+            resampler = av.AudioResampler(format="fltp", layout=layout, rate=SAMPLE_RATE, frame_size=1024)
+            for piece in [*resampler.resample(frame), *resampler.resample(None)]:
+                container.mux(stream.encode(piece))
+            container.mux(stream.encode(None))
+        whole += part.read_bytes()
+        part.unlink()
+    path.write_bytes(whole)
+    return path
+
+
+@pytest.mark.parametrize("layouts", [("mono", "stereo"), ("stereo", "mono")])
+def test_speech_whose_layout_changes_is_heard_to_its_end(
+    tmp_path: Path, person: Footage, layouts: tuple[str, str]
+) -> None:
+    speech = adts(tmp_path / "speech.aac", [(clicks(0.64, [0.3]), layout) for layout in layouts])
+    heard = click_times(read_speech(str(speech)).pcm)
+    assert len(heard) == 2 and heard[1] - heard[0] == pytest.approx(0.64, abs=0.13)  # AAC is padded by blocks of 64 ms
+    done = dub(filmed(tmp_path / "in.mp4", person, [n / 25 for n in range(36)]), speech)
+    assert done["speech_errors"] == 0
+    assert click_times(read_speech("out.mp4").pcm) == pytest.approx(heard, abs=0.005)
+
+
+def holed(path: Path, spans: Sequence[tuple[float, float]]) -> Path:
+    """Noise of 16 kHz from time to time, and nothing in between."""
+    rng = np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=SAMPLE_RATE, layout="mono")
+        for start, stop in spans:
+            for first in range(round(start * SAMPLE_RATE), round(stop * SAMPLE_RATE), 1600):
+                pcm = rng.normal(0, 6000, (1, 1600)).astype(np.int16)
+                frame = av.AudioFrame.from_ndarray(pcm, format="s16", layout="mono")
+                frame.sample_rate, frame.pts, frame.time_base = SAMPLE_RATE, first, Fraction(1, SAMPLE_RATE)
+                container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("gap", [3.0, 7.0])
+def test_the_model_and_the_film_hear_the_same_on_both_sides_of_a_hole(tmp_path: Path, gap: float) -> None:
+    speech = str(holed(tmp_path / "speech.mkv", [(0, 1), (1 + gap, 2 + gap)]))
+    audio = read_speech(speech)
+    with SoundTrack(speech) as sound:
+        played = np.abs(sound.read(12 * sound.rate)[0]).reshape(120, -1).max(axis=1) > 0.1
+    model = np.abs(np.pad(audio.pcm, (0, 12 * SAMPLE_RATE - len(audio.pcm)))).reshape(120, -1).max(axis=1) > 3000
+    assert (played == model).all() and model.sum() == (20 if gap < 5 else 10)
+    assert ("jump by 7.0 s at 1.00 s" in audio.stopped) == (gap > 5)
+
+
+def test_speech_that_is_read_no_further_is_said(tmp_path: Path, person: Footage) -> None:
+    speech = holed(tmp_path / "speech.mkv", [(0, 0.5), (7, 7.5)])
+    video = filmed(tmp_path / "in.mp4", person, [n / 25 for n in range(36)])
+    told = g4g_model("dub", "--video", video, "--audio", speech, "--model", "painter", "--out", "out.mp4", "--quiet")
+    line = "the speech was read no further: the sound's timestamps jump by 6.5 s at 0.50 s"
+    assert told.exit_code == 0 and line in told.output and "the video was" not in told.output
+    done = dub(video, speech, out="again.mp4")
+    assert done["speech_seconds"] == 0.5 and done["speech_stopped"] in line and done["stopped"] == ""
 
 
 def test_the_mouth_is_drawn_to_what_is_heard_at_that_time(tmp_path: Path, person: Footage) -> None:
@@ -511,23 +581,65 @@ def test_pixels_that_are_not_square_stay_so(tmp_path: Path, person: Footage) -> 
     assert greenish(made[12])[cv2.erode(wide, np.ones((5, 5))) > 0].mean() > 0.97
 
 
+SAYS_NOTHING = (0, 2)
+LIMITED_601, LIMITED_709 = (1, 6), (1, 1)
+
+
+def tags(frame: Any) -> tuple[int, int]:
+    """AVColorRange and AVColorSpace, as the file says them."""
+    return int(frame.color_range), int(frame.colorspace)
+
+
 @pytest.mark.parametrize(
-    ("codec", "pixels", "size", "kept"),
-    [("ffv1", "bgr0", (160, 160), "yuv420p"), ("ffv1", "yuv422p", (160, 160), "yuv422p"),
-     ("ffv1", "yuv420p", (160, 159), "yuv444p"), ("ffv1", "yuv420p10le", (160, 160), "yuv420p")],
+    ("codec", "pixels", "size", "kept", "said"),
+    [("ffv1", "bgr0", (160, 160), "yuv420p", LIMITED_601), ("ffv1", "yuv422p", (160, 160), "yuv422p", SAYS_NOTHING),
+     ("ffv1", "yuv420p", (160, 159), "yuv444p", SAYS_NOTHING), ("png", "rgba", (160, 160), "yuv420p", LIMITED_601),
+     ("ffv1", "yuv420p10le", (160, 160), "yuv420p", SAYS_NOTHING), ("png", "gray", (160, 160), "yuv420p", LIMITED_601),
+     ("libx264rgb", "rgb24", (160, 160), "yuv420p", LIMITED_601), ("png", "rgb24", (161, 159), "yuv444p", LIMITED_601)],
 )  # fmt: skip
 def test_any_pixel_format_and_odd_sizes_can_be_dubbed(
-    tmp_path: Path, person: Footage, codec: str, pixels: str, size: tuple[int, int], kept: str
+    tmp_path: Path, person: Footage, codec: str, pixels: str, size: tuple[int, int], kept: str, said: tuple[int, int]
 ) -> None:
-    pictures = person[0][:, : size[1], : size[0]]
+    pictures = np.pad(person[0], ((0, 0), (0, 0), (0, 1), (0, 0)), mode="edge")[:, : size[1], : size[0]].copy()
+    ramp, columns = np.array([0, 63, 127, 191, 255]), np.arange(4, 160, 32)
+    pictures[:, :16, :160] = np.repeat(ramp, 32)[:, None]
+    if pixels == "gray":
+        pictures[:] = pictures[..., 1:2]
     picture = lambda at: np.ascontiguousarray(pictures[round(at * 25)])  # noqa: E731
-    video = write_media(tmp_path / "in.mkv", [n / 25 for n in range(22)], picture, codec=codec, pix_fmt=pixels)
+    place = tmp_path / ("in.mov" if codec == "png" else "in.mkv")
+    video = write_media(place, [n / 25 for n in range(22)], picture, codec=codec, pix_fmt=pixels)
     done = dub(video, wav(tmp_path / "speech.wav", person[1]), out="out.mkv")
 
     made = frames("out.mkv")
     assert done["frame_size"] == list(size) and made[0].format.name == kept and done["redrawn"] == 22
-    assert np.abs(made[5].to_ndarray(format="rgb24")[:40].astype(int) - pictures[5][:40]).mean() < 6
+    assert {tags(frame) for frame in made} == {said}
+    shown = made[5].to_ndarray(format="rgb24").astype(int)
+    assert np.abs(shown[:40] - pictures[5][:40]).mean() < 6
+    assert np.abs(shown[8, columns + 12] - ramp[:, None]).max() <= 4
     assert greenish(made[5]).sum() > 600
+
+
+@pytest.mark.parametrize(("lines", "said"), [(718, LIMITED_601), (720, LIMITED_709)])
+def test_rgb_becomes_yuv_by_the_matrix_that_the_file_says(tmp_path: Path, lines: int, said: tuple[int, int]) -> None:
+    colours = np.array([(200, 40, 60), (30, 180, 70), (40, 60, 210), (128, 128, 128)], np.uint8)
+    bars = np.broadcast_to(np.repeat(colours, 32, axis=0), (lines, 128, 3))
+    times = [0.0, 0.04, 0.08]
+    video = write_media(tmp_path / "in.mkv", times, lambda _: bars.copy(), codec="libx264rgb", pix_fmt="rgb24")
+    with open_media(str(video)) as container:
+        found = probe(container, silent=True)
+    assert isinstance(found, Probe)
+    with open_media(str(video)) as container:
+        shown = list(source_frames(container, found, DecodeLog()))
+    source = Source(found, shown[0].picture, Fraction(1, 1000))
+    with (tmp_path / "out.mkv").open("wb") as file, SoundTrack(str(wav(tmp_path / "s.wav", clicks(0.2, [])))) as sound:
+        film = Film(file, ".mkv", source, sound, crf=4, lossless=False)
+        for number, timed in enumerate(shown):
+            film.add(timed, source.frame(timed) if number == 1 else None, timed.pts)
+        film.finish(0.12)
+
+    for frame in frames(tmp_path / "out.mkv"):
+        assert tags(frame) == said
+        assert np.abs(from_av(frame, 0, 1.0).rgb()[100, 16::32].astype(int) - colours).max() <= 4
 
 
 def test_the_same_order_gives_the_same_bytes_and_still_works_as_well(tmp_path: Path, person: Footage) -> None:

@@ -16,10 +16,14 @@ from click.testing import CliRunner, Result
 
 torch = pytest.importorskip("torch")
 
+from g4g_people import SMALL as NETWORK  # noqa: E402
 from g4g_people import write_people  # noqa: E402
 
-from g4g_model.checkpoint import FORMAT  # noqa: E402
+from g4g_core.provenance import file_sha256  # noqa: E402
+from g4g_model.checkpoint import FORMAT, About, write  # noqa: E402
 from g4g_model.cli import main  # noqa: E402
+from g4g_model.config import VARIANTS  # noqa: E402
+from g4g_model.g4g import G4G  # noqa: E402
 from prep.shards.sample import Sample  # noqa: E402
 from prep.shards.schema import MaskBit  # noqa: E402
 from prep.stages.encode import png  # noqa: E402
@@ -128,6 +132,19 @@ def test_an_empty_erase_mask_names_its_sample(tmp_path: Path) -> None:
     assert "toy-" in said and "an erase mask is empty" in said
 
 
+# ---------------------------------------------------------------- runs that cannot be meant
+
+
+def test_a_dry_run_refuses_what_training_refuses(people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dry = refused(train(people, tmp_path / "out", "--dry-run", preset="g4g-256"))
+    assert "all 2 steps lie in stages of smaller pictures" in dry
+    assert dry == refused(train(people, tmp_path / "out", preset="g4g-256"))
+    assert train(people, tmp_path / "out", "--dry-run").exit_code == 0
+    monkeypatch.setenv("WORLD_SIZE", "3")  # as torchrun and accelerate set it
+    assert "2 clips cannot be shared by 3 processes" in refused(train(people, tmp_path / "out", "--dry-run"))
+    assert not (tmp_path / "out").exists()
+
+
 # ---------------------------------------------------------------- other checkpoints
 
 
@@ -145,6 +162,28 @@ def test_a_network_that_does_not_fit_its_own_configuration(run: Path, dubbed: Ca
     edited(run / "step-000002" / "state.json", lambda state: state["description"]["config"].update(size=65))
     for result in (dubbed(run / "step-000002"), info(run / "step-000002")):
         assert "its configuration does not fit this version (size: " in refused(result)
+
+
+def test_a_variant_that_held_weights_without_a_use_is_refused(
+    people: Path, tmp_path: Path, dubbed: Callable[..., Result]
+) -> None:
+    """As older versions made them: heads for small faces that no single mask looks at, a temperature without a use."""
+    from safetensors.torch import load_file, save_file
+
+    single = VARIANTS["g4g-single-mask"](**NETWORK)
+    older = tmp_path / "older.safetensors"
+    write(older, About("g4g-single-mask", single), G4G(VARIANTS["g4g"](**NETWORK)).state_dict())
+    for result in (dubbed(older, model="g4g-single-mask"), g4g_model("info", "--checkpoint", older)):
+        said = refused(result)
+        assert str(older) in said and "decoder.heads.2" in said and "another version of this program" in said
+
+    run = tmp_path / "run"
+    assert train(people, run, model="g4g-pairwise").exit_code == 0
+    place = run / "step-000002" / "model.safetensors"
+    save_file({**load_file(place), "mouth.log_scale": torch.zeros(())}, place)
+    edited(run / "step-000002" / "state.json", lambda s: s["sha256"].update({place.name: file_sha256(str(place))}))
+    said = refused(train(people, run, "--resume", model="g4g-pairwise"))
+    assert "is a checkpoint of another network" in said and "mouth.log_scale" in said
 
 
 def test_a_checkpoint_of_a_variant_is_refused_by_its_name(run: Path, dubbed: Callable[..., Result]) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import Any
 
+import g4g_people
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from g4g_core.protocols import TrainingData  # noqa: E402
 from g4g_core.references import COUNT  # noqa: E402
 from g4g_model.config import PRESETS, VARIANTS, G4GConfig  # noqa: E402
 from g4g_model.g4g import G4G, masks_of  # noqa: E402
@@ -21,6 +24,7 @@ from g4g_model.networks.discriminator import PatchDiscriminator  # noqa: E402
 from g4g_model.networks.fusion import DeformationFusion, dilated, reach_of, softened  # noqa: E402
 from g4g_model.networks.layers import flattened  # noqa: E402
 from g4g_model.parts import Parts  # noqa: E402
+from g4g_model.trainable import G4GKind  # noqa: E402
 from prep.stages.geometry import MEAN_FACE, POSE, canonical_to_frame, transform  # noqa: E402
 from prep.sync_expert.mouths import (  # noqa: E402
     CENTRE_Y,
@@ -29,6 +33,11 @@ from prep.sync_expert.mouths import (  # noqa: E402
 )
 
 SMALL: dict[str, Any] = {"size": 64, "channels": (8, 16, 24), "embedding": 16, "clips": 2, "windows": 6, "settle": 0}
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return g4g_people.write_people(tmp_path_factory.mktemp("people"))
 
 
 def noise(*shape: int, seed: int = 0, low: float = -1.0) -> Any:
@@ -76,13 +85,23 @@ def test_features_are_at_a_quarter_an_eighth_and_a_sixteenth_and_twice_that_for_
         assert [f.shape[-1] for f in features] == [size // stride for stride in strides]
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_every_weight_of_every_variant_learns(name: str) -> None:
-    made = network(name)
-    drawn = made(some_inputs())
-    sum(face.square().mean() for face in (*drawn.faces, drawn.picture)).backward()
+def test_under_a_single_mask_a_face_is_drawn_at_full_size_alone() -> None:
+    assert [face.shape[-1] for face in network("g4g-single-mask")(some_inputs()).faces] == [64]
 
-    for parameter, value in made.named_parameters():
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_weight_of_every_variant_learns_from_its_losses(name: str, people: Path) -> None:
+    """From the second step on: motion begins as none, with weights of nought before which nothing learns."""
+    trainee = G4GKind(name).open(VARIANTS[name](**g4g_people.SMALL), TrainingData(str(people)), seed=0)
+    learned = {key: value for key, value in trainee.module.named_parameters() if value.requires_grad}
+    optimizer = torch.optim.SGD(learned.values(), lr=1e-3)
+    for step in range(2):
+        optimizer.zero_grad()
+        trainee.losses(trainee.batch(np.random.default_rng([0, step])))["total"].backward()
+        optimizer.step()
+        trainee.after_step()
+
+    for parameter, value in learned.items():
         assert value.grad is not None and value.grad.isfinite().all() and value.grad.abs().max() > 0, parameter
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import types
 from collections.abc import Iterator
 from fractions import Fraction
@@ -14,8 +15,9 @@ import numpy as np
 import pytest
 
 from prep.media import open_media
-from prep.records import FPS, Reason, Rejection
+from prep.records import FPS, SAMPLE_RATE, Reason, Rejection
 from prep.stages.decode import (
+    Audio,
     DecodeLog,
     Trim,
     decode_audio,
@@ -180,6 +182,67 @@ def test_a_damaged_file_gives_the_same_frames_in_both_passes(seed: int, tmp_path
             again = list(frames_at(container, facts, pts[start:], DecodeLog()))
         assert len(again) == len(pts) - start
         assert all(np.array_equal(frame.y, frames[start + position].frame.y) for position, frame in again)
+
+
+class Sound:
+    """A container of sound alone: frames of 0.1 s with a tone of 400 Hz that goes on through them.
+
+    Args:
+        frames: (time, rate, layout, sample format) of each; without a time it carries no stamp.
+    """
+
+    def __init__(self, frames: list[tuple[float | None, int, str, str]]) -> None:
+        self._frames, self.start_time = frames, 0
+        self.streams = [types.SimpleNamespace(time_base=Fraction(1, TICKS), start_time=0)]
+
+    def demux(self, _: Any) -> Iterator[Any]:
+        for number, (time, rate, layout, kind) in enumerate(self._frames):
+            tone = np.sin(2 * np.pi * 400 * (0.1 * number + np.arange(rate // 10) / rate))
+            resampler = av.AudioResampler(format=kind, layout=layout, rate=rate)
+            plain = av.AudioFrame.from_ndarray((8000 * tone).astype(np.int16)[None], format="s16", layout="mono")
+            plain.sample_rate = rate
+            (frame,) = resampler.resample(plain)
+            frame.time_base, frame.pts = Fraction(1, TICKS), None if time is None else round(time * TICKS)
+            yield types.SimpleNamespace(decode=lambda frame=frame: [frame])
+
+
+def heard(frames: list[tuple[float | None, int, str, str]]) -> Audio:
+    return decode_audio(Sound(frames), dataclasses.replace(FACTS, audio_index=0), 0.0)
+
+
+def loud_tenths(audio: Audio) -> list[int]:
+    """Tenths of a second with sound in them."""
+    whole = audio.pcm[: len(audio.pcm) // 1600 * 1600].reshape(-1, 1600).astype(float)
+    return [int(number) for number in np.flatnonzero(whole.std(axis=1) > 1000)]
+
+
+PLAIN = (16_000, "mono", "s16")
+
+
+@pytest.mark.parametrize("stamped", [True, False])
+@pytest.mark.parametrize(
+    "other",
+    [(16_000, "stereo", "s16"), (48_000, "mono", "s16"), (16_000, "mono", "fltp"), (44_100, "5.1", "fltp")],
+    ids=["layout", "rate", "format", "all"],
+)
+def test_sound_goes_on_where_its_rate_layout_or_format_changes(other: tuple[int, str, str], stamped: bool) -> None:
+    kinds = [PLAIN] * 10 + [other] * 10 + [PLAIN] * 10
+    audio = heard([(0.1 * n if stamped else None, *kind) for n, kind in enumerate(kinds)])
+    assert (audio.errors, audio.stopped) == (0, "")
+    assert abs(len(audio.pcm) - 3 * SAMPLE_RATE) <= 32
+    assert loud_tenths(audio) == list(range(len(audio.pcm) // 1600))
+    for second in np.split(audio.pcm[: 3 * SAMPLE_RATE - 48], [SAMPLE_RATE, 2 * SAMPLE_RATE]):
+        assert np.count_nonzero(np.diff(second > 0)) == pytest.approx(800, abs=8)  # 400 Hz: not slower, not faster
+
+
+def test_a_gap_in_sound_is_silence_and_a_jump_of_its_stamps_is_its_end() -> None:
+    short = heard([(at, *PLAIN) for at in (0.0, 0.1, 5.0, 5.1)])
+    assert loud_tenths(short) == [0, 1, 50, 51] and short.stopped == ""
+    long = heard([(at, *PLAIN) for at in (0.0, 0.1, 5.4, 5.5)])
+    assert loud_tenths(long) == [0, 1] and len(long.pcm) == 3200
+    assert long.stopped == "the sound's timestamps jump by 5.2 s at 0.20 s"
+    late = heard([(at, *PLAIN) for at in (7.0, 7.1)])  # what begins late has no jump
+    assert loud_tenths(late) == [70, 71] and (late.head_padded, late.stopped) == (7.0, "")
 
 
 def test_a_file_of_sound_alone_has_no_video(tmp_path: Path) -> None:
