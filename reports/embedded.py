@@ -12,7 +12,7 @@ from reports.clips import ALPHABET, MISSING, pack_clips, pack_column, pack_curve
 from reports.media import Media
 
 FRAME_CURVES = {
-    "judge_frames": "Sync distance (judge) at the clip's best offset: low is in sync, 1.41 is chance",
+    "judge_frames": "Sync distance (judge) at the clip's best offset: low is in sync, unrelated ones lie near 1.41",
     "lse_confidence": "SyncNet confidence: high is in sync",
     "m-lmd": "Distance of mouth landmarks from the ground truth, % (no line: not scored)",
 }

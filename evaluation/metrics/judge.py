@@ -12,7 +12,8 @@ from prep.sync_expert.mouths import mouth_patches
 _BY = "by the embedded expert sync-b on mouths cut by the clip's own eye points"
 DISTANCE = Metric(
     id="sync_d@judge", name="Sync-D (judge)", unit="", better="lower", kind="clip", near_truth=True, by_judge=True,
-    definition=f"Least mean distance of picture and sound over shifts of up to 15 frames, {_BY}. 1.41 is chance.",
+    definition=f"Least mean distance of picture and sound over shifts of up to 15 frames, {_BY}. "
+    "Unrelated ones lie near 1.41, the least of 31 shifts below that: the controls show what no sync comes to.",
 )  # fmt: skip
 CONFIDENCE = Metric(
     id="sync_c@judge", name="Sync-C (judge)", unit="", better="higher", kind="clip", near_truth=True, by_judge=True,
@@ -22,7 +23,7 @@ CONFIDENCE = Metric(
 SCORE = Metric(
     id="sync_score@judge", name="Sync (judge)", unit="", better="higher", kind="clip", near_truth=True, by_judge=True,
     definition="1.414 less the least distance within 4 frames of no shift: how well the clip is in sync as it is, "
-    f"{_BY}. 0 is chance.",
+    f"{_BY}. The least of nine shifts is above 0 without any sync, too: the controls show by how much.",
 )  # fmt: skip
 OFFSET = Metric(
     id="sync_offset@judge", name="Offset (judge)", unit="frames", better=0.0, kind="clip", by_judge=True,
