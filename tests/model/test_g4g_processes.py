@@ -138,6 +138,7 @@ def gradients(people: Path, out: Path, processes: int) -> dict[str, dict[str, An
     return {name: load_file(out / f"{name}.safetensors") for name in ("g4g", "g4g-pairwise")}
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_gradient_of_one(people: Path, tmp_path: Path) -> None:
     """The matrix of mouths and sounds is that of the whole batch, though each process sees half of it."""
     alone, together = (gradients(people, tmp_path / str(count), count) for count in (1, 2))

@@ -85,6 +85,7 @@ def killed_at_random(footage: Path, out: Path, marker: str, kills: int, seconds:
     return done
 
 
+@pytest.mark.slow
 def test_a_build_killed_three_times_and_resumed_gives_the_bytes_of_one_run(
     tmp_path: Path, footage: Path, uninterrupted: tuple[dict[str, str], float], marker: str
 ) -> None:
@@ -234,6 +235,7 @@ def test_a_clip_that_kills_its_workers_is_a_crashed_row_and_its_neighbours_are_t
     assert [row["outcome"] for clip, row in rows.items() if clip != "clip2"] == ["ok"] * 7
 
 
+@pytest.mark.slow
 def test_on_workers_too_poison_is_a_row_and_neighbours_are_there(tmp_path: Path, footage: Path) -> None:
     swap = {"clip0.mp4": {"op": "crash"}, "clip3.mp4": {"op": "sleep", "seconds": 600, "timeout": 0.5}}
     with open_runner(2, None) as runner:

@@ -78,6 +78,7 @@ def test_the_command_gives_the_same_bytes_on_any_number_of_workers(
     assert data_bytes(tmp_path / "out") == reference
 
 
+@pytest.mark.slow
 def test_a_cluster_of_other_processes_gives_the_same_bytes(
     tmp_path: Path, footage: Path, reference: dict[str, str], marker: str
 ) -> None:

@@ -23,6 +23,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("shards") / "set", CLIPS)
 
 
+@pytest.mark.slow
 def test_the_quick_benchmark_writes_its_numbers(shards, tmp_path):
     pytest.importorskip("librosa")
     from click.testing import CliRunner
