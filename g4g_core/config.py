@@ -39,7 +39,6 @@ class NetworkConfig(Config):
         default=None, description="named settings that it was made from; 'NAME, changed' where some were given anew"
     )
 
-
     def of_preset(self: NetworkT, name: str, preset: NetworkConfig) -> NetworkT:
         """The same, noting the preset that it was made from."""
         changed = self.model_dump(exclude=set(self.places)) != preset.model_dump(exclude=set(self.places))
