@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -15,6 +16,7 @@ from baselines.trained import FACTS, About, as_trained, facts_sha256, write
 from baselines.windows import Windows, open_windows
 from g4g_core.config import ConfigT
 from g4g_core.protocols import TrainingData
+from g4g_core.runs import came_of
 from g4g_core.training import Turn, mapped
 from g4g_model.data import ONLY
 
@@ -67,9 +69,14 @@ class Learner(abc.ABC, Generic[ConfigT, BatchT]):
         """Configuration, what is learned from, and which terms are off."""
         return {
             **self.about.told(),
-            **self._windows.describe(),
+            **self.learned_from,
             "validation_samples": 0 if self._validation is None else len(self._validation),
         }
+
+    @property
+    def learned_from(self) -> dict[str, object]:
+        """The data, see :meth:`baselines.windows.Windows.describe`."""
+        return self._windows.describe()
 
     def parts(self) -> list[nn.Module]:
         """See :class:`g4g_core.training.Partitioned`."""
@@ -94,5 +101,7 @@ def exported(learner: Learner[Any, Any], folder: Path) -> list[Path]:
     """``<name>.safetensors``: the network, and what it says of itself."""
     path = folder / f"{learner.name}.safetensors"
     network = learner.module.get_submodule("network")
-    write(path, as_trained(learner.about, learner.module.state_dict()), network.state_dict())
+    about = as_trained(learner.about, learner.module.state_dict())
+    about = dataclasses.replace(about, learned_from=learner.learned_from, **came_of(folder))
+    write(path, about, network.state_dict())
     return [path]

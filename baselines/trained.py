@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, Generic
 from g4g_core import storage
 from g4g_core.config import ConfigT
 from g4g_core.errors import WeightsError
+from g4g_core.protocols import Training
 from g4g_core.provenance import digest, file_sha256, stable_json, tensors_sha256
 from g4g_core.registry import unknown
+from g4g_model.config import FRAMES
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +30,10 @@ COUNTED = "counted."
 FACTS = "facts"
 """Name, in such a checkpoint, of the bytes of :func:`facts_sha256`: so ``state.json`` says of it what was written."""
 
-FORMAT = 3
+FORMAT = 4
+LEARNED_FROM = ("splits", "selected", "samples", "left_out", "identities", "minutes", "footage_sha256")
+"""What :meth:`baselines.windows.Windows.describe` tells."""
+
 _FINDINGS = "findings"
 _FIELD = "baseline"  # one field: several would be written in an order that changes
 _METADATA = "__metadata__"
@@ -47,6 +52,10 @@ class About(Generic[ConfigT]):
         findings: what went wrong in training and is no reason to stop.
         origin: whose weights they are, where they are not of our training.
         marks: what tables must say beside the name.
+        learned_from: the data, as :meth:`baselines.windows.Windows.describe` tells of it; empty where it is not known.
+        settings: of the training loop, as far as they change weights.
+        step: of the optimiser, ``None`` where it is not known.
+        sha256: of the file that it was read from, "" where it was not.
     """
 
     name: str
@@ -56,6 +65,20 @@ class About(Generic[ConfigT]):
     findings: tuple[str, ...] = ()
     origin: str = "g4g-model train"
     marks: tuple[str, ...] = ()
+    learned_from: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    step: int | None = None
+    sha256: str = dataclasses.field(default="", compare=False)
+
+    @property
+    def training(self) -> Training:
+        """How the network came to be."""
+        if not self.learned_from:
+            return Training(self.origin, self.sha256)
+        return Training.of_run(
+            self.name, self.sha256, self.config, step=self.step, settings=self.settings,
+            learned_from=self.learned_from, frames=FRAMES,
+        )  # fmt: skip
 
     def told(self) -> dict[str, Any]:
         """What our training knows, but for the name, as a trainable describes it; findings where there are any."""
@@ -90,6 +113,7 @@ def write(path: Path, about: About[Any], tensors: Mapping[str, torch.Tensor]) ->
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     facts = {**about.told(), "name": about.name}
+    facts |= {"learned_from": dict(about.learned_from), "settings": dict(about.settings), "step": about.step}
     sealed = {**facts, "sha256": _seal(facts, save(plain))}
     storage.write_bytes(str(path), save(plain, {_FIELD: stable_json(sealed).decode()}))
 
@@ -158,7 +182,11 @@ def read_trained(
             raise ValueError(f"it is of {facts['name']!r}")
         config = configs[facts["name"]].model_validate(facts["config"])
         off, against, findings = (facts["losses_off"], facts["trained_against"], facts.get(_FINDINGS, ()))
-        about = About(facts["name"], config, tuple(off), tuple(against), tuple(findings))
+        learned_from = facts["learned_from"] if len(files) == 1 else {name: facts[name] for name in LEARNED_FROM}
+        about = About(
+            facts["name"], config, tuple(off), tuple(against), tuple(findings), learned_from=learned_from,
+            settings=facts["settings"], step=facts["step"], sha256=fingerprint_of(files),
+        )  # fmt: skip
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
         raise WeightsError(
             f"{_called(files[0], data)} is no checkpoint of {family}: {first_line(error)}",
@@ -191,7 +219,10 @@ def _facts_of_step(place: Path, data: bytes, tensors: Mapping[str, torch.Tensor]
     _require_format(description)
     _require_whole(state["sha256"][_MODEL] == hashlib.sha256(data).hexdigest())
     _require_whole(bytes(tensors[FACTS].tolist()).hex() == facts_sha256(name, description))
-    return {**description, "name": name}
+    from g4g_core.runs import FREE
+
+    settings = {field: value for field, value in state["settings"].items() if field not in FREE}
+    return {**description, "name": name, "settings": settings, "step": state["step"]}
 
 
 def _require_format(facts: Mapping[str, Any]) -> None:
@@ -270,7 +301,9 @@ def told_of(
     }
     if source is not None:
         known = {name: list(getattr(about, name)) for name in ("losses_off", "trained_against", _FINDINGS, "marks")}
-        found["checkpoint"] = {"path": source[0], "sha256": source[1], "origin": about.origin, **known}
+        came = {"step": about.step, "steps": about.settings.get("steps"), "seed": about.settings.get("seed")}
+        where = {"path": source[0], "sha256": source[1], "origin": about.origin}
+        found["checkpoint"] = {**where, **came, **about.learned_from, **known, "command": about.training.command}
     return found
 
 
@@ -287,6 +320,7 @@ class TrainedGenerator:
         self.mel_offset: int = about.config.mel_offset
         self.preset: str | None = about.config.preset
         self.trained_against, self.losses_off, self.marks = about.trained_against, about.losses_off, about.marks
+        self.training = about.training
         self._size: int = about.config.size
         self._network, self._device = network, "cpu"
 

@@ -133,6 +133,7 @@ class Windows:
                 f"{clips}",
                 "Give more footage, or lower --set clips.",
             )
+        self.splits, self.selected = tuple(splits), selection is not None
         self.reader, self.mirror, self._clips = SampleReader(dataset), mirror, clips
         self._tars = {shard.stem: shard.marker["sha256"] for split in splits for shard in dataset.committed(split)}
 
@@ -147,6 +148,8 @@ class Windows:
     def describe(self) -> dict[str, object]:
         """What is learned from, for a checkpoint."""
         return {
+            "splits": list(self.splits),
+            "selected": self.selected,
             "samples": len(self),
             "left_out": self.left_out,
             "identities": len(self.identities),

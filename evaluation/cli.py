@@ -96,7 +96,11 @@ def _running_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--protocol", help="reconstruction/1 or cross/1.  [default: reconstruction/1]")
 @click.option("--limit", type=int, metavar="N", help="At most N shots of every source.")
 @click.option("--config", "config_file", metavar="YAML", help="Fields as in run.json's settings; options win.")
-@click.option("--out", metavar="PATH", help="Folder of the run.  [default: runs/<protocol>-<split>]")
+@click.option(
+    "--out",
+    metavar="PATH",
+    help="Folder of the run.  [default: runs/<protocol>-<split>; the one in g4g.yaml, where that is of the same data]",
+)
 @_running_options
 def run(
     models: str | None, checkpoints: tuple[str, ...], config_file: str | None, out: str | None, **options: Any
@@ -133,7 +137,7 @@ def run(
     config = load_config(RunConfig, config_file, given, {k: v for k, v in defaults.items() if v is not None})
     noted = {str(name): str(path) for name, path in (project.get(CHECKPOINTS) or {}).items()}
     config = config.model_copy(update={"checkpoints": _checkpoints(config, checkpoints, noted)})
-    folder = out or os.path.join("runs", f"{config.protocol.replace('/', '-')}-{config.split.replace(',', '-')}")
+    folder = out or _default_folder(config, project)
     with _runner(options) as runner:
         report = evaluate_shards(config, folder, runner, quiet=options["quiet"], retry_failed=options["retry_failed"])
     _finish(report, options)
@@ -344,6 +348,24 @@ def _last_run() -> str:
     if last is None:
         raise UsageError("no run is named, and g4g.yaml in this folder notes none", "Name one, or run g4g-eval first.")
     return str(last)
+
+
+def _default_folder(config: Any, project: dict[str, Any]) -> str:
+    """The run of this name that ``g4g.yaml`` notes, wherever it lies, if it is of the same data; else here.
+
+    A copy of the project file in another folder then goes on with what was computed, instead of computing it again.
+    """
+    from evaluation.run import RUN_FILE
+    from g4g_core import storage
+
+    name = f"{config.protocol.replace('/', '-')}-{config.split.replace(',', '-')}"
+    last = str((project.get("runs") or {}).get("last") or "")
+    noted = storage.join(last, RUN_FILE)
+    if os.path.basename(last) == name and os.path.exists(noted):
+        data = os.path.abspath(config.data) if storage.is_local(config.data) else config.data
+        if storage.read_json(noted).get("data") == data:
+            return last
+    return os.path.join("runs", name)
 
 
 def _names(text: str | None) -> list[str] | None:

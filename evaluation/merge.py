@@ -143,7 +143,8 @@ def merge_runs(folders: Sequence[str], out: str) -> dict[str, Any]:
         for part in parts
     ]
     facts = {name: summary[name] for name in ("protocol", "split", "seed", "precision", "on_failure", "judge")}
-    facts |= {"settings": {}, "timeout": parts[0].facts.get("timeout"), MERGED: made_of}
+    facts |= {name: parts[0].facts.get(name) for name in ("timeout", "built_by")}  # their data are the same
+    facts |= {"settings": {}, MERGED: made_of}
     write_run(out, results.plan, results, summary, facts)
     return summary
 

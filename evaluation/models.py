@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from evaluation.shots import Shot
 from g4g_core import registry, weights
 from g4g_core.errors import UsageError
-from g4g_core.protocols import Marked
+from g4g_core.protocols import Marked, Trained
 from g4g_core.provenance import file_sha256
 from g4g_core.registry import unknown
 
@@ -45,6 +45,7 @@ class Model:
         judged_by_its_teacher: the embedded judge drove its training, so the judge's metrics rank it nowhere.
         taught_by: names in the weights registry of networks that drove its training and that metrics measure with.
         footage: roots of the original videos by source ("" for all others), for a program that wants whole frames.
+        training: fields of :class:`g4g_core.protocols.Training`, of a generator that knows it.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Model:
     judged_by_its_teacher: bool = False
     taught_by: tuple[str, ...] = ()
     footage: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    training: Mapping[str, Any] | None = None
 
     def footage_of(self, source: str) -> str | None:
         """The root under which a source's videos lie, where this model is given them."""
@@ -173,7 +175,8 @@ def _generator(name: str, target: str, checkpoint: str | None) -> Model:
         marks += ("trained against the judge",)
     taught_by = tuple(n for n in _measured_with() if weights.get(n).sha256 in generator.trained_against)
     marks += tuple(f"trained against {network}" for network in taught_by)
-    return Model(name, "generator", target, checkpoint, fingerprint, marks, same, taught_by)
+    training = dataclasses.asdict(generator.training) if isinstance(generator, Trained) else None
+    return Model(name, "generator", target, checkpoint, fingerprint, marks, same, taught_by, training=training)
 
 
 def _measured_with() -> list[str]:

@@ -68,7 +68,7 @@ def evaluate_shards(
         config.data, out, protocol, models, shots, runner,
         wanted=config.metrics, seed=config.seed, timeout=config.timeout, on_failure=config.on_failure,
         pooled=config.pooled, precision=config.precision, split=config.split, settings=config.model_dump(mode="json"),
-        quiet=quiet, retry_failed=retry_failed,
+        built_by=dataset.info.get("command"), quiet=quiet, retry_failed=retry_failed,
     )  # fmt: skip
 
 
@@ -92,6 +92,7 @@ def evaluate_shots(
     dubbing: Mapping[str, Dub] | None = None,
     videos: str | None = None,
     rejected: Mapping[str, str] | None = None,
+    built_by: str | None = None,
     quiet: bool = False,
     retry_failed: bool = False,
 ) -> Report:
@@ -101,6 +102,7 @@ def evaluate_shots(
         videos: folder of the videos that the shots were cut from.
         prompted: see :func:`evaluation.harness.make_plan`.
         rejected: reason by clip of footage that gave no shot at all.
+        built_by: the command that builds such a data set, without places, where the data set says it.
         settings: what else the user chose; with the options here it is what computes the run again.
     """
     claim(out)
@@ -121,7 +123,7 @@ def evaluate_shots(
     facts = {name: summary[name] for name in ("protocol", "split", "seed", "precision", "on_failure", "judge")}
     chosen = {"metrics": list(wanted), "seed": seed, "timeout": timeout, "on_failure": on_failure}
     chosen |= {"precision": precision, "pooled": pooled, **(settings or {})}
-    facts |= {"settings": chosen, "seconds": round(seconds, 1), "timeout": timeout}
+    facts |= {"settings": chosen, "built_by": built_by, "seconds": round(seconds, 1), "timeout": timeout}
     facts |= {"data_fingerprint": summary["data"]["fingerprint"], "weights_sha256": measuring_weights(summary)}
     write_run(out, plan, results, summary, facts)
     failed = failures(results)

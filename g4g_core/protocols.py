@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -257,6 +257,78 @@ class Marked(Protocol):
     """
 
     marks: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """How the weights of a generator came to be, as far as their file says; ``None``: it does not.
+
+    Attributes:
+        origin: whose they are.
+        sha256: of the file, 64 hex digits.
+        step: of the optimiser.
+        seed: of weights, batches and augmentation.
+        clips: windows in a step.
+        frames: of a window.
+        splits: of the data set that was learned from.
+        selected: whether only some of their samples were.
+        samples: segments that were learned from.
+        identities: whose they are.
+        minutes: their length.
+        footage_sha256: of which samples, and of the shards that hold them.
+        command: that trains it again; words in capitals stand for places.
+    """
+
+    origin: str
+    sha256: str
+    step: int | None = None
+    seed: int | None = None
+    clips: int | None = None
+    frames: int | None = None
+    splits: Sequence[str] | None = None
+    selected: bool | None = None
+    samples: int | None = None
+    identities: int | None = None
+    minutes: float | None = None
+    footage_sha256: str | None = None
+    command: str | None = None
+
+    @classmethod
+    def of_run(
+        cls,
+        name: str,
+        sha256: str,
+        config: Any,
+        *,
+        step: int | None,
+        settings: Mapping[str, Any],
+        learned_from: Mapping[str, Any],
+        frames: int,
+    ) -> Training:
+        """Of a network that our loop trained.
+
+        Args:
+            name: registered name of the trainable.
+            sha256, step, frames: see the class.
+            config: of the network; an expert has no ``clips``.
+            settings: of the loop.
+            learned_from: of the trainable's description.
+        """
+        from g4g_core.recipes import train_command
+
+        known = ("splits", "selected", "samples", "identities", "minutes", "footage_sha256")
+        return cls(
+            "g4g-model train", sha256, step, settings.get("seed"), getattr(config, "clips", None), frames,
+            **{field: learned_from.get(field) for field in known},
+            command=train_command(name, config, settings, learned_from),
+        )  # fmt: skip
+
+
+@runtime_checkable
+class Trained(Protocol):
+    """A generator that knows how its weights came to be."""
+
+    training: Training
 
 
 @runtime_checkable

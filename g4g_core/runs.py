@@ -193,6 +193,15 @@ def checkpoints(folder: Path) -> list[int]:
     return sorted(int(name) for name in names if name.isdecimal())
 
 
+def came_of(folder: Path) -> dict[str, Any]:
+    """``step`` and ``settings`` of a run's newest checkpoint, settings as far as weights depend on them; or nothing."""
+    steps = checkpoints(folder)
+    if not steps:
+        return {}
+    state = storage.read_json(str(folder / step_name(steps[-1]) / STATE_FILE))
+    return {"step": state["step"], "settings": {k: v for k, v in state["settings"].items() if k not in FREE}}
+
+
 def save_checkpoint(
     folder: Path, trainable: Trainable, optimizer: torch.optim.Optimizer, settings: Settings, step: int
 ) -> None:

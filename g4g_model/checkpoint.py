@@ -16,8 +16,9 @@ import pydantic
 
 from g4g_core import storage
 from g4g_core.errors import WeightsError
-from g4g_core.provenance import stable_json, tensors_sha256
-from g4g_model.config import VARIANTS, G4GConfig
+from g4g_core.protocols import Training
+from g4g_core.provenance import digest, stable_json, tensors_sha256
+from g4g_model.config import FRAMES, VARIANTS, G4GConfig
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +43,7 @@ class About:
         settings: of the training loop, as far as they change weights.
         step: of the optimiser, ``None`` where it is not known.
         torch: version that trained it, ``None`` where it is not known.
+        sha256: of the file that it was read from, "" where it was not.
     """
 
     name: str
@@ -52,6 +54,15 @@ class About:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     step: int | None = None
     torch: str | None = None
+    sha256: str = dataclasses.field(default="", compare=False)
+
+    @property
+    def training(self) -> Training:
+        """How the network came to be."""
+        return Training.of_run(
+            self.name, self.sha256, self.config, step=self.step, settings=self.settings,
+            learned_from=self.learned_from, frames=FRAMES,
+        )  # fmt: skip
 
 
 def about_run(name: str, description: Mapping[str, Any], folder: Path) -> About:
@@ -64,15 +75,10 @@ def about_run(name: str, description: Mapping[str, Any], folder: Path) -> About:
     """
     import torch
 
-    from g4g_core.runs import FREE, checkpoints, step_name
+    from g4g_core.runs import came_of
 
-    facts: dict[str, Any] = {"trainable": name, "description": description, "torch": torch.__version__.split("+")[0]}
-    steps = checkpoints(folder)
-    if steps:
-        state = storage.read_json(str(folder / step_name(steps[-1]) / _STATE))
-        settings = {field: value for field, value in state["settings"].items() if field not in FREE}
-        facts |= {"settings": settings, "step": state["step"]}
-    return _about(facts)
+    version = torch.__version__.split("+")[0]
+    return _about({"trainable": name, "description": description, "torch": version, **came_of(folder)})
 
 
 def write(path: Path, about: About, weights: Mapping[str, torch.Tensor]) -> None:
@@ -80,7 +86,7 @@ def write(path: Path, about: About, weights: Mapping[str, torch.Tensor]) -> None
     from safetensors.torch import save
 
     bound = {"losses_off": about.losses_off, "trained_against": about.trained_against}
-    facts = {
+    facts: dict[str, Any] = {
         "format": FORMAT,
         "trainable": about.name,
         "description": {**about.learned_from, **bound, "config": about.config.model_dump(mode="json")},
@@ -89,7 +95,7 @@ def write(path: Path, about: About, weights: Mapping[str, torch.Tensor]) -> None
         "torch": about.torch,
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    facts["sha256"] = {"tensors": tensors_sha256(save(tensors))}
+    facts["sha256"] = {"facts": digest(facts), "tensors": tensors_sha256(save(tensors))}
     storage.write_bytes(str(path), save(tensors, {_FIELD: stable_json(facts).decode()}))
 
 
@@ -118,10 +124,16 @@ def read(path: str) -> tuple[About, dict[str, torch.Tensor]]:
         form = _mapping(facts, "description").get("format") if len(files) > 1 else facts.get("format")
         if form != FORMAT:
             raise ValueError(f"its format is {form}, this version reads {FORMAT}")
+        written = _mapping(facts, "sha256")
         found = hashlib.sha256(data).hexdigest() if len(files) > 1 else tensors_sha256(data)
-        if found != _mapping(facts, "sha256").get(_MODEL if len(files) > 1 else "tensors"):
+        if found != written.get(_MODEL if len(files) > 1 else "tensors"):
             raise ValueError(f"{files[0].name} is damaged: not the weights that were written")
-        about = _about(facts)
+        said = {name: value for name, value in facts.items() if name != "sha256"}
+        if len(files) == 1 and "facts" not in written:
+            raise ValueError(f"{files[0].name} was written by an earlier version of this program")
+        if len(files) == 1 and digest(said) != written["facts"]:
+            raise ValueError(f"{files[0].name} is damaged: what it says of itself is not what was written")
+        about = dataclasses.replace(_about(facts), sha256=fingerprint(path))
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
         raise WeightsError(
             f"{path} is no checkpoint of G4G that can be used: {_said(error)}",

@@ -171,6 +171,7 @@ class Batches:
                 f"{self.left_out} are shorter than {least} frames or have no references",
                 "Give more footage, or lower --set clips or --set windows.",
             )
+        self.splits, self.selected = tuple(splits), selection is not None
         self._config, self._samples, self._expert = config, SampleReader(dataset), expert
         self._tars = {shard.stem: shard.marker["sha256"] for split in splits for shard in dataset.committed(split)}
 

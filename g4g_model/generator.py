@@ -35,6 +35,7 @@ class G4GGenerator:
         self.trained_against = about.trained_against
         self.losses_off = about.losses_off
         self.preset = about.config.preset
+        self.training = about.training
         self._fused = about.config.fusion
         self._network, self._device = network, "cpu"
 

@@ -133,6 +133,7 @@ def provenance(about: About) -> dict[str, Any]:
         "losses_off": list(about.losses_off),
         "trained_against": list(about.trained_against),
         "torch": about.torch,
+        "command": about.training.command,
     }
 
 

@@ -79,6 +79,8 @@ class G4GTrainable:
         return {
             "format": FORMAT,
             "config": self._settled().model_dump(mode="json"),
+            "splits": list(self._batches.splits),
+            "selected": self._batches.selected,
             "samples": len(self._batches),
             "left_out": self._batches.left_out,
             "identities": len(self._batches.identities),

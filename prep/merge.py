@@ -254,8 +254,10 @@ def _describe(datasets: Sequence[Dataset], tables: Sequence[Tables], plan: _Plan
         }
     configs = [dataset.info.get("config") for dataset in datasets]
     same = all(config == configs[0] for config in configs)
+    commands = dict.fromkeys(dataset.info["command"] for dataset in datasets if "command" in dataset.info)
     return {
         **{field: datasets[0].info[field] for field in MUST_AGREE},
+        "command": "\n".join([*map(str, commands), f"g4g-prep merge{' DATA' * len(datasets)} --out DATA"]),
         "config": configs[0] if same else {"merged": configs},
         "splits": splits,
         "sources": sources,

@@ -13,12 +13,13 @@ from evaluation.stats import FEW_CLUSTERS, MIN_CLUSTERS_FOR_SIGNIFICANCE
 from evaluation.summary import ALPHA, POOLED
 from evaluation.tables import number
 from reports.ablation import ablation
-from reports.about import what_they_are
+from reports.about import how_made, learned_alike, what_they_are
 from reports.claims import p_text, says, taught
 from reports.clips import decimals
 from reports.columns import GROUPS, direction, group_of, lead_of, ordered
+from reports.headline import headline
 from reports.provenance import provenance
-from reports.verdicts import headline, verdicts
+from reports.verdicts import verdicts
 
 SCHEMA_VERSION = 1
 """Of ``leaderboard.json``."""
@@ -54,9 +55,10 @@ def leaderboard(
         "groups": [{"id": key, "title": title} for key, title, _ in GROUPS if any(m["group"] == key for m in metrics)],
         "metrics": metrics,
         "models": models,
+        "learned_alike": learned_alike(models),
         "sources": sources,
         "study": opinions,
-        "provenance": provenance(summary, run),
+        "provenance": provenance(summary, run, [source["source"] for source in sources if source["sample"]]),
     }
 
 
@@ -76,8 +78,12 @@ def _models(summary: Mapping[str, Any], run: Mapping[str, Any]) -> list[dict[str
     targets = {model["name"]: model["target"] if model["kind"] == "generator" else "" for model in run["models"]}
     known = summary["models"]
     order = sorted(known, key=lambda name: (known[name]["kind"] != TRUTH, place.get(name, len(place)), name))
-    models = [{"name": name, "target": targets.get(name, ""), **known[name]} for name in order]
-    return [{**model, "what": what} for model, what in zip(models, what_they_are(models), strict=True)]
+    training = {model["name"]: model.get("training") for model in run["models"]}
+    models = [
+        {"name": name, "target": targets.get(name, ""), "training": training.get(name), **known[name]} for name in order
+    ]
+    whats = zip(models, what_they_are(models), strict=True)
+    return [{**model, "what": what, "made": how_made(model)} for model, what in whats]
 
 
 def _source(

@@ -15,12 +15,20 @@ from evaluation.run import measuring_weights
 _ALWAYS = ("split", "protocol")
 """Options of a run that are named even where they are the defaults: readers ask for them first."""
 
+_LAYOUTS = ("lrs2", "hdtf")
+
 _SCORING = ("on_failure", "precision", "timeout")
 """Options of every command that scores."""
 
 
-def provenance(summary: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
+def provenance(summary: Mapping[str, Any], run: Mapping[str, Any], samples: Sequence[str] = ()) -> dict[str, Any]:
     """Code, packages, seeds, digests and commands; no date, duration, host or absolute path.
+
+    ``data`` are the commands that make the data, ``trainings`` those that train the models, as far as data set and
+    checkpoints say.
+
+    Args:
+        samples: sources that are the rendered sample.
 
     The judge and the measuring weights of a merged run are those of all its parts: runs that differ in them are not
     merged.
@@ -37,10 +45,22 @@ def provenance(summary: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, 
         "weights": measuring_weights(summary),
         "seed": summary["seed"],
         "precision": summary["precision"],
+        "data": "\n".join([*(_sample(name) for name in samples), *filter(None, [run.get("built_by")])]),
+        "trainings": list(dict.fromkeys(filter(None, map(_training, run["models"])))),
         "command": "\n".join(part["command"] for part in parts) or shlex.join(_command(summary, run["settings"])),
         "render": shlex.join(["g4g-eval", "report", *(["RUN"] if not parts else [part["name"] for part in parts])]),
         "merged": parts,
     }
+
+
+def _sample(source: str) -> str:
+    """The command that renders the sample, which is called by the layout that it has unless its owner renamed it."""
+    return shlex.join(["g4g-prep", "make-sample", "ROOT", "--layout", source if source in _LAYOUTS else "LAYOUT"])
+
+
+def _training(model: Mapping[str, Any]) -> str | None:
+    command = (model.get("training") or {}).get("command")
+    return None if command is None else str(command)
 
 
 def _part(summary: Mapping[str, Any], run: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:

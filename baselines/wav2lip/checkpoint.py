@@ -116,12 +116,12 @@ def _about_public(name: str, file: Path) -> About[Wav2LipConfig]:
     known, digest = KNOWN[PUBLIC[name]], file_sha256(str(file))
     if digest != known.sha256:
         said = f"weights of unknown origin (SHA-256 {digest[:12]})"
-        return About(name, CONFIGS[name](), origin=f"unknown; not the public {known.file}", marks=(said,))
+        origin = f"unknown; not the public {known.file}"
+        return About(name, CONFIGS[name](), origin=origin, marks=(said,), sha256=digest)
     expert = KNOWN[PUBLIC[EXPERT]].sha256
     assert expert is not None
-    return About(
-        name, CONFIGS[name](), trained_against=() if name == EXPERT else (expert,), origin=f"the public {known.file}"
-    )
+    against = () if name == EXPERT else (expert,)
+    return About(name, CONFIGS[name](), trained_against=against, origin=f"the public {known.file}", sha256=digest)
 
 
 def _files(name: str, checkpoint: str | None) -> list[Path]:

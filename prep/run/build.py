@@ -16,7 +16,7 @@ from prep.config import BuildConfig
 from prep.landmarks import weights_of
 from prep.records import FPS, Rejection
 from prep.run.commit import ShardRoom, layout_of
-from prep.run.dataset import write_dataset
+from prep.run.dataset import command_of, write_dataset
 from prep.run.outcomes import Shelf, is_complete, outcomes_of, part_is_there, read_records
 from prep.run.plan import SECONDS_PER_FRAME, SECONDS_PER_SECOND, Plan, PlannedClip, Planner, failure
 from prep.run.runners import Result, Runner, Task
@@ -118,7 +118,8 @@ class Build:
         outcomes = outcomes_of(plan, records, failures)
         layout = layout_of(plan, outcomes)
         ShardRoom(self.out, self.work, self.quiet).assemble(layout, outcomes, runner, shelf)
-        dataset = write_dataset(self.out, self.config, plan, outcomes, layout)
+        command = command_of(self.sources, self.identity_rule, self.config)
+        dataset = write_dataset(self.out, self.config, plan, outcomes, layout, command)
         report = BuildReport(self.out, dataset, dataset["leaks"], done_before, time.monotonic() - started)
         self._write_build_file(report)
         self._tidy(plan)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,13 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from g4g_core import provenance, storage
-from prep.config import BuildConfig
+from prep.config import CONTENT_FIELDS, BuildConfig
 from prep.records import FPS
 from prep.run.commit import PlannedShard
 from prep.run.outcomes import Outcome
 from prep.run.plan import Plan, PlannedClip
 from prep.shards import schema
 from prep.shards.tables import read_table
+from prep.sources import SourceRoot
+from prep.sources.identity import IdentityRule
 
 _RECORDED_FIELDS = {
     "size", "landmarks", "faces", "min_frames", "min_face", "max_mismatch", "shard_mb", "part_seconds", "split_by",
@@ -24,8 +27,27 @@ _RECORDED_FIELDS = {
 }  # fmt: skip
 
 
+def command_of(sources: Iterable[SourceRoot], rule: IdentityRule | None, config: BuildConfig) -> str:
+    """What one types to build such a data set; words in capitals stand for places.
+
+    Options that change neither samples nor their place in shards are left out.
+    """
+    words = ["g4g-prep", "build-shards"]
+    for source in sorted(sources, key=lambda source: source.name):
+        words += [f"--{source.kind}", "ROOT" if source.name == source.kind else f"{source.name}=ROOT"]
+        for option in (option for option, value in source.options.items() if value):
+            words += [f"--{source.kind}-{option}", "DIR"]
+    words += ["--identity", rule.placeless] if rule is not None else []
+    for name, field in BuildConfig.model_fields.items():
+        value = getattr(config, name)
+        if name in _RECORDED_FIELDS | CONTENT_FIELDS and value != field.default:
+            text = ",".join(f"{share:g}" for share in value) if isinstance(value, tuple) else f"{value}"
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [text])]
+    return shlex.join([*words, "--out", "DATA"])
+
+
 def write_dataset(
-    out: str, config: BuildConfig, plan: Plan, outcomes: Mapping[str, Outcome], layout: list[PlannedShard]
+    out: str, config: BuildConfig, plan: Plan, outcomes: Mapping[str, Outcome], layout: list[PlannedShard], command: str
 ) -> dict[str, Any]:
     """Write manifest, split lists and, last, ``dataset.json``; returns what the latter holds."""
     from prep.sources.splits import leaks
@@ -67,6 +89,7 @@ def write_dataset(
         "size": config.size,
         "fps": FPS,
         "landmarks": config.landmarks,
+        "command": command,
         "config": config.model_dump(mode="json", include=_RECORDED_FIELDS),
         "splits": splits,
         "sources": sources,

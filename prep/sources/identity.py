@@ -18,7 +18,14 @@ from prep.records import SPLITS, ClipSpec, Reason
 
 
 class IdentityRule(Protocol):
-    """Answers who speaks in a clip."""
+    """Answers who speaks in a clip.
+
+    Attributes:
+        placeless: the rule as ``--identity`` takes it, ``FILE`` for the place of a file.
+    """
+
+    @property
+    def placeless(self) -> str: ...
 
     def __call__(self, spec: ClipSpec, root: storage.Url) -> str:
         """The identity of ``spec``, whose path is relative to ``root``."""
@@ -28,12 +35,16 @@ class IdentityRule(Protocol):
 class Stem:
     """The file's name without suffix."""
 
+    placeless = "stem"
+
     def __call__(self, spec: ClipSpec, root: storage.Url) -> str:
         return posixpath.splitext(posixpath.basename(spec.path))[0]
 
 
 class Parent:
     """The name of the folder that holds the file; the root's own name for a file directly in it."""
+
+    placeless = "parent"
 
     def __call__(self, spec: ClipSpec, root: storage.Url) -> str:
         return posixpath.basename(posixpath.dirname(_place(root, spec.path)))
@@ -47,6 +58,10 @@ class Regex:
     """
 
     pattern: re.Pattern[str]
+
+    @property
+    def placeless(self) -> str:
+        return f"regex:{self.pattern.pattern}"
 
     def __call__(self, spec: ClipSpec, root: storage.Url) -> str:
         match = self.pattern.search(spec.path)
@@ -76,6 +91,7 @@ class Table:
     path: str
     rows: Mapping[str, TableRow]
     has_splits: bool
+    placeless = "csv:FILE"
 
     def __call__(self, spec: ClipSpec, root: storage.Url) -> str:
         return self.row(spec, root).identity or spec.identity

@@ -352,7 +352,7 @@ def test_info_tells_of_a_preset_and_of_a_checkpoint(checkpoint: str) -> None:
     held = DINET.info(checkpoint, None)
     assert held["checkpoint"] == {
         "path": checkpoint, "sha256": file_sha256(checkpoint), "origin": "g4g-model train", "losses_off": ["sync"],
-        "trained_against": [], "findings": [], "marks": [],
+        "trained_against": [], "findings": [], "marks": [], "step": None, "steps": None, "seed": None, "command": None,
     }  # fmt: skip
     with pytest.raises(UsageError, match="tiyn"):
         DINET.info(None, "tiyn")

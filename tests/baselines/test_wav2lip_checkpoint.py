@@ -273,12 +273,23 @@ def test_weights_of_half_the_bits_fill_the_network(tmp_path: Path) -> None:
     assert {t.dtype for t in network.parameters()} == {torch.float32}
 
 
+LEARNED: dict[str, Any] = {
+    "learned_from": {
+        "splits": ["train"], "selected": False, "samples": 3, "left_out": 0, "identities": 2, "minutes": 0.1,
+        "footage_sha256": "b" * 64,
+    },
+    "settings": {"steps": 2, "seed": 5, "threads": 2},
+    "step": 2,
+}  # fmt: skip
+"""What is known of the training of :func:`trained`."""
+
+
 def trained(folder: Path, name: str = "wav2lip", **fields: Any) -> Path:
     """What our own training exports."""
     config = Wav2LipConfig(size=64, width=0.0625, mel_offset=-1)
     folder.mkdir(exist_ok=True)
     torch.manual_seed(3)
-    about = About(name, config, ("sync",), ("a" * 64,))
+    about = About(name, config, ("sync",), ("a" * 64,), **LEARNED)
     write(folder / f"{name}.safetensors", dataclasses.replace(about, **fields), NETWORKS[name](config).state_dict())
     return folder / f"{name}.safetensors"
 
@@ -288,7 +299,10 @@ def test_our_own_checkpoint_says_what_it_is_and_has_the_same_bytes_again(tmp_pat
     about, tensors = read("wav2lip", str(file))
     model = WAV2LIP.open(str(file))
 
-    assert about == About("wav2lip", Narrow(mel_offset=-1), ("sync",), ("a" * 64,))
+    assert about == About("wav2lip", Narrow(mel_offset=-1), ("sync",), ("a" * 64,), **LEARNED)
+    known = model.training
+    assert (known.sha256, known.step, known.seed, known.samples) == (file_sha256(str(file)), 2, 5, 3)
+    assert known.command is not None and "--steps 2 --seed 5" in known.command and "threads=2" in known.command
     assert (model.native_size, model.mel_offset) == (64, -1)
     assert (model.losses_off, model.trained_against) == (("sync",), ("a" * 64,))
     again = tmp_path / "again.safetensors"
@@ -302,11 +316,12 @@ def stepped(run: Path, about: About[Any], weights: dict[str, Any]) -> Path:
 
     step = run / "step-000002"
     step.mkdir()
-    description = {**about.told(), "samples": 3}
+    description = {**about.told(), **about.learned_from}
     facts = torch.tensor([*bytes.fromhex(facts_sha256(about.name, description))], dtype=torch.uint8)
     held = {**{f"network.{key}": value for key, value in weights.items()}, "judge.weight": torch.zeros(2), FACTS: facts}
     save_file(held, step / "model.safetensors")
-    state = {"trainable": about.name, "step": 2, "description": description}
+    state = {"trainable": about.name, "step": about.step, "description": description}
+    state["settings"] = {**about.settings, "workers": 2, "keep": 1}
     state["sha256"] = {"model.safetensors": file_sha256(str(step / "model.safetensors"))}
     (step / "state.json").write_text(json.dumps(state))
     return step

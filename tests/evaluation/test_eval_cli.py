@@ -45,6 +45,27 @@ def test_run_alone_takes_the_data_set_of_the_folder_and_leaves_a_page(shards: st
     assert "Traceback" not in done.stderr
 
 
+def test_a_copy_of_the_project_file_goes_on_with_the_run_that_it_notes(shards: str, tmp_path: Path) -> None:
+    there, here, elsewhere = (tmp_path / name for name in ("demo", "here", "elsewhere"))
+    for folder in (there, here, elsewhere):
+        folder.mkdir()
+    short = ("--models", "still", "--metrics", "psnr", "--limit", "1", "--scheduler", "sync", "--quiet", "--no-report")
+    assert command("run", *short, "--data", shards, cwd=there).returncode == 0
+    noted = {"data": {"root": shards}, **yaml.safe_load((there / "g4g.yaml").read_text())}
+    for folder in (here, elsewhere):
+        (folder / "g4g.yaml").write_text(yaml.safe_dump(noted))
+
+    again = command("run", *short, cwd=here)
+
+    assert again.returncode == 0, again.stderr
+    assert "3 of 3 cells were there" in again.stdout and not (here / "runs").exists()
+    facts = json.loads((there / "runs" / "reconstruction-1-test" / "run.json").read_text())
+    (there / "runs" / "reconstruction-1-test" / "run.json").write_text(json.dumps({**facts, "data": "/other"}))
+    apart = command("run", *short, cwd=elsewhere)  # that run is of other data: a new one begins here
+    assert "0 of 3 cells were there" in apart.stdout, apart.stderr
+    assert (elsewhere / "runs" / "reconstruction-1-test" / "summary.json").is_file()
+
+
 BROKEN = (
     KIND
     + """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from evaluation.shots import ShotReader, shots_of  # noqa: E402
 from evaluation.work import _own_speech as own_speech  # noqa: E402
 from g4g_core.errors import WeightsError  # noqa: E402
 from g4g_core.protocols import ERASED, ClipPrompt, TrainingData  # noqa: E402
+from g4g_core.provenance import tensors_sha256  # noqa: E402
 from g4g_core.training import Settings, train  # noqa: E402
 from g4g_model import generator  # noqa: E402
 from g4g_model.checkpoint import read  # noqa: E402
@@ -182,6 +184,24 @@ def test_checkpoints_of_others_are_refused(people: Path, tmp_path: Path) -> None
     odd.write_bytes(save({"x": torch.zeros(1)}, {"g4g": json.dumps({"format": 1, "name": "g4g"})}))
     with pytest.raises(WeightsError, match="no checkpoint of G4G"):
         kind.open(str(odd))
+
+
+@pytest.mark.parametrize("edited", [{"step": 10**6}, {"settings": {"seed": 9}}, {"description": {}}, {"sha256": {}}])
+def test_a_file_whose_facts_were_rewritten_is_refused(people: Path, tmp_path: Path, edited: dict[str, Any]) -> None:
+    path = Path(exported(people, tmp_path))
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    facts = json.loads(header["__metadata__"]["g4g"])
+    assert MODELS["g4g"].open(str(path)).training.sha256 == hashlib.sha256(data).hexdigest()
+    facts |= {key: {**facts[key], **value} if key == "settings" else value for key, value in edited.items()}
+    facts["sha256"] = {"tensors": facts["sha256"].get("tensors", tensors_sha256(data)), **facts["sha256"]}
+    header["__metadata__"]["g4g"] = json.dumps(facts)
+    rewritten = json.dumps(header).encode()
+    path.write_bytes(len(rewritten).to_bytes(8, "little") + rewritten + data[8 + length :])
+
+    with pytest.raises(WeightsError, match=r"what it says of itself is not what was written|earlier version"):
+        MODELS["g4g"].open(str(path))
 
 
 def test_the_ring_of_a_resized_picture_fades_into_the_source() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -191,6 +192,26 @@ def test_the_command_line_wins_over_the_yaml_file(footage: Path) -> None:
     build_shards("--folder", footage, "--out", "out", "--config", "build.yaml")
     settings = json.loads(Path("out/dataset.json").read_text())["config"]
     assert (settings["size"], settings["min_frames"]) == (64, 5)
+
+
+def test_a_data_set_says_by_which_command_it_is_built_without_any_place(footage: Path, tmp_path: Path) -> None:
+    rows = [f"{path.relative_to(footage)},somebody" for path in footage.rglob("*.mp4")]
+    (footage.parent / "who.csv").write_text("\n".join(["file,identity", *(f"{footage.name}/{row}" for row in rows)]))
+    options = ("--identity", f"csv:{footage.parent / 'who.csv'}", "--min-frames", 5, "--fractions", "0.5,0.25,0.25")
+    assert build_shards("--folder", f"mine={footage}", "--out", "out", "--fix-offset", *options).exit_code == 0
+
+    told = json.loads(Path("out/dataset.json").read_text())["command"]
+
+    assert str(footage.parent) not in told
+    again = shlex.split(told.replace("ROOT", str(footage)).replace("FILE", str(footage.parent / "who.csv")))
+    assert again[:2] == ["g4g-prep", "build-shards"]
+    again[again.index("DATA")] = "again"
+    result = g4g(*again[1:], "--scheduler", "sync", "--quiet")
+    assert result.exit_code == 0, result.output
+    assert Path("again/dataset.json").read_bytes() == Path("out/dataset.json").read_bytes()
+    assert [p.read_bytes() for p in sorted(Path("again").glob("*.tar"))] == [
+        p.read_bytes() for p in sorted(Path("out").glob("*.tar"))
+    ]
 
 
 @pytest.mark.parametrize("kind", ["--folder", "--lrs2", "--hdtf"])

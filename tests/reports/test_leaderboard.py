@@ -25,6 +25,7 @@ from evaluation.protocols import CROSS, PAIRS, VIDEOS, VIDEOS_REFERENCE, Protoco
 from evaluation.tables import number
 from g4g_core import storage
 from g4g_core.errors import UsageError
+from g4g_core.protocols import Training
 from prep.sources.sample import LICENCE
 from reports.claims import TAUGHT
 from reports.clips import ALPHABET, MISSING, pack_column, pack_curve
@@ -418,7 +419,7 @@ def test_a_leader_beyond_the_ground_truth_is_said_to_have_won_nothing_by_that(tm
     assert [verdict["metric"] for verdict in marked] == ["lse_d@crop1"]
     assert marked[0]["sentence"].endswith("; beyond the ground truth, which is no win")
     assert cells["lse_d@crop1"]["gap"]["beyond"]
-    assert "Beyond the ground truth, which is no win: beta in lip sync." in board["headline"][1]
+    assert board["headline"][2] == "Beyond the ground truth, which is no win: beta in lip sync."
 
 
 def test_a_win_over_controls_is_called_one_and_controls_are_counted_apart(tmp_path: Path) -> None:
@@ -433,14 +434,18 @@ def test_a_win_over_controls_is_called_one_and_controls_are_counted_apart(tmp_pa
         page = rendered(run)
         board = read_board(str(run))
         assert f"alpha is significantly ahead of {field} in lip sync" in board["headline"][1]
-        assert "still (control)" in board["headline"][0] and "every other" not in board["headline"][1]
+        stand = "still stands beside it as a control" if len(controls) == 1 else "stand beside it as controls"
+        assert stand in board["headline"][0] and "every other" not in board["headline"][1]
         assert all(f"alpha is ahead of {field} (p" in v["sentence"] for v in board["sources"][0]["verdicts"])
         assert f"models{tile}" in page.text
 
 
-def test_among_rivals_and_controls_a_winner_is_ahead_of_every_other_model(usual: Path, page: Page) -> None:
-    assert "ahead of every other model" in read_board(str(usual))["headline"][1]
+def test_among_three_rivals_a_winner_is_ahead_of_every_other_model(usual: Path, page: Page, tmp_path: Path) -> None:
+    assert "ahead of alpha in" in read_board(str(usual))["headline"][1]
     assert "models2 + 1 control" in page.text
+    models = [GROUND_TRUTH, *map(model, ("alpha", "beta", "gamma"))]
+    write_synthetic_run(tmp_path, models, people(12), metrics=FEW_METRICS, effect=6.0)
+    assert "is significantly ahead of every other model in" in read_board(str(tmp_path))["headline"][1]
 
 
 def test_a_model_trained_against_the_judge_is_marked_and_not_ranked_by_it(tmp_path: Path) -> None:
@@ -685,3 +690,67 @@ def test_the_command_writes_the_page_and_says_where_it_is(usual: Path) -> None:
     done = CliRunner().invoke(main, ["report", str(usual)])
     assert done.exit_code == 0
     assert str(usual / "report.html") in done.output
+
+
+def training(**fields: Any) -> dict[str, Any]:
+    command = "g4g-model train --model alpha --preset tiny --shards DATA --steps 200 --seed 0 --out OUT"
+    known = Training(
+        "g4g-model train", "ab" * 32, 200, 0, 3, 5, ("train",), False, 39, 24, 1.89, "cd" * 32, command=command
+    )
+    return dataclasses.asdict(dataclasses.replace(known, **fields))
+
+
+def test_the_page_says_how_models_were_trained_and_how_all_is_made_again(tmp_path: Path) -> None:
+    public = dataclasses.asdict(Training("the public wav2lip.pth", "ef" * 32))
+    models = [
+        GROUND_TRUTH, STILL, model("alpha", training=training()), model("beta", training=training(seed=7)),
+        model("wav2lip", training=public), Model("theirs", "external", "theirs", marks=("unguarded",)),
+    ]  # fmt: skip
+    write_synthetic_run(tmp_path, models, people(8), metrics=FEW_METRICS)
+    facts = storage.read_json(tmp_path / "run.json")
+    built = "g4g-prep build-shards --lrs2 ROOT --out DATA"
+    storage.write_json(tmp_path / "run.json", {**facts, "built_by": built})
+    board = read_board(str(tmp_path))
+
+    made = {one["name"]: one["made"] for one in board["models"]}
+    assert made["alpha"] == (
+        "200 steps of 3 windows of 5 frames, on 39 segments of 24 identities (all samples of train), 1.89 min, seed 0"
+    )
+    assert made["wav2lip"] == "the public wav2lip.pth"
+    assert made["still"] == made["ground-truth"] == "nothing is learned"
+    assert made["theirs"] == "nothing is known here"
+    assert board["learned_alike"].startswith("alpha, beta were trained on the same footage, for the same number")
+    page = rendered(tmp_path)
+    for told in (made["alpha"], board["learned_alike"], built, training()["command"], board["provenance"]["command"]):
+        assert told in page.text
+    assert page.text.index(built) < page.text.index(training()["command"]) < page.text.index("g4g-eval report RUN")
+
+
+def test_models_that_were_not_trained_alike_are_called_so(tmp_path: Path) -> None:
+    for fields, says in (
+        ({"step": 400}, "they differ in steps."),
+        ({"footage_sha256": "00" * 32}, "they differ in footage."),
+        ({"clips": 6, "step": 100}, "they differ in steps and frames a step."),
+    ):
+        run = tmp_path / says
+        models = [GROUND_TRUTH, model("alpha", training=training()), model("beta", training=training(**fields))]
+        write_synthetic_run(run, models, people(6), metrics=FEW_METRICS)
+        assert f"alpha, beta were not trained alike: {says}" in rendered(run).text
+
+
+def test_the_headline_tells_of_models_before_it_tells_of_controls(tmp_path: Path) -> None:
+    shuffled = Model("shuffled", "shuffled", "", fingerprint="shuffled/1")
+    models = [GROUND_TRUTH, STILL, shuffled, model("alpha"), model("beta")]
+    write_synthetic_run(tmp_path, models, people(12), metrics=FEW_METRICS, effect=6.0)
+    asked, among, against, *_ = read_board(str(tmp_path))["headline"]
+    assert asked.startswith("alpha and beta redrew")
+    assert asked.endswith("still and shuffled stand beside them as controls.")
+    assert among.startswith("beta is significantly ahead of alpha in") and "control" not in among
+    assert "is significantly ahead of both controls in" in against
+
+
+def test_many_models_are_counted_beside_the_controls(tmp_path: Path) -> None:
+    models = [GROUND_TRUTH, STILL, *(model(name) for name in ("alpha", "beta", "gamma"))]
+    write_synthetic_run(tmp_path, models, people(12), metrics=FEW_METRICS, effect=6.0)
+    against = read_board(str(tmp_path))["headline"][2]
+    assert against.startswith("Beside still (control), of these models all are significantly better in lip sync")

@@ -1,0 +1,57 @@
+"""The command that trains a network again, from what its checkpoint says of it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from g4g_core import registry
+from g4g_core.config import NetworkConfig
+
+_CHANGED = ", changed"
+
+
+def train_command(
+    name: str, config: NetworkConfig, settings: Mapping[str, Any], learned_from: Mapping[str, Any]
+) -> str | None:
+    """What one types; words in capitals stand for places. ``None`` where the checkpoint does not tell enough.
+
+    Args:
+        name: of the trainable.
+        config: of its network; a preset is named by it, and what differs from it is given field by field.
+        settings: of the training loop, as far as weights depend on them.
+        learned_from: what the trainable says of its data: ``splits``, and whether samples were ``selected``.
+    """
+    if "splits" not in learned_from or "steps" not in settings or name not in registry.names(registry.TRAINABLES):
+        return None
+    from g4g_core.runs import FREE
+    from g4g_core.training import Settings
+
+    kind = registry.load(registry.TRAINABLES, name)
+    preset = (config.preset or "").removesuffix(_CHANGED)
+    begun = dict(kind.presets.get(preset, {}))
+    words = ["--model", name, *(["--preset", preset] if begun else []), "--shards", "DATA"]
+    if list(learned_from["splits"]) != ["train"]:
+        words += ["--split", ",".join(learned_from["splits"])]
+    words += ["--selection", "FILE"] if learned_from.get("selected") else []
+    words += ["--steps", str(settings["steps"]), "--seed", str(settings["seed"])]
+    usual = Settings(**{**kind.settings, **begun.get("training", {})}).model_dump(mode="json")
+    aside = {*FREE, "device", "steps", "seed"}
+    given = {key: value for key, value in settings.items() if key not in aside and value != usual.get(key)}
+    own = _flat(config.model_dump(mode="json"))
+    base = _flat(kind.Config.model_validate(begun.get("model", {})).model_dump(mode="json"))
+    given |= {key: value for key, value in own.items() if key != "preset" and value != base.get(key)}
+    for key, value in given.items():
+        told = "PATH" if key in config.places else value if isinstance(value, str) else json.dumps(value)
+        words += ["--set", f"{key}={told}"]
+    return shlex.join(["g4g-model", "train", *words, "--out", "OUT"])
+
+
+def _flat(fields: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """``{"weights": {"gan": 0}}`` as ``{"weights.gan": 0}``."""
+    found: dict[str, Any] = {}
+    for name, value in fields.items():
+        found |= _flat(value, f"{before}{name}.") if isinstance(value, Mapping) else {before + name: value}
+    return found

@@ -1,0 +1,56 @@
+"""The command that a checkpoint tells to train its network again, read back by the command line that takes it."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from g4g_core import registry  # noqa: E402
+from g4g_core.recipes import train_command  # noqa: E402
+from g4g_core.training import Settings  # noqa: E402
+from g4g_model.cli import _configuration as configuration  # noqa: E402
+from g4g_model.cli import main  # noqa: E402
+
+
+def options_of(words: list[str]) -> dict[str, Any]:
+    return main.commands["train"].make_context("train", words).params
+
+
+@pytest.mark.parametrize("splits", [["train"], ["train", "val"]])
+@pytest.mark.parametrize(
+    ("model", "given"),
+    [
+        ("g4g", ["--preset", "tiny", "--steps", "200"]),
+        ("g4g-no-fusion", ["--preset", "g4g-256", "--seed", "7", "--set", "weights.expert=0.5"]),
+        ("g4g", ["--set", "channels=[8, 8, 16]", "--set", "expert=sync-a", "--set", "precision=bf16"]),
+        ("wav2lip", ["--preset", "tiny", "--set", "expert=runs/my expert", "--set", "threads=2"]),
+        ("wav2lip-gan", ["--preset", "full", "--set", "sync_below=0.5", "--steps", "9"]),
+        ("dinet", ["--preset", "tiny", "--set", "weights.gan=0.25"]),
+    ],
+)  # fmt: skip
+def test_the_command_gives_the_same_network_and_training(model: str, given: list[str], splits: list[str]) -> None:
+    kind = registry.load(registry.TRAINABLES, model)
+    settings, config = configuration(kind, options_of(["--model", model, *given, "--out", "o"]))
+    command = train_command(model, config, settings.model_dump(), {"splits": splits, "selected": len(splits) > 1})
+
+    assert command is not None and "my expert" not in command
+    program, name, *words = shlex.split(command)
+    assert (program, name) == ("g4g-model", "train")
+    options = options_of(words)
+    again, same = configuration(kind, options)
+    aside = {*config.places, "preset"}
+    assert again == settings and same.model_dump(exclude=aside) == config.model_dump(exclude=aside)
+    assert (options["splits"], options["selection"]) == (",".join(splits), "FILE" if len(splits) > 1 else None)
+    assert (options["shards"], options["out"]) == ("DATA", "OUT")
+
+
+def test_of_a_checkpoint_that_does_not_say_enough_there_is_no_command() -> None:
+    config = registry.load(registry.TRAINABLES, "g4g").Config()
+    settings = Settings().model_dump()
+    assert train_command("g4g", config, settings, {}) is None
+    assert train_command("g4g", config, {}, {"splits": ["train"]}) is None
+    assert train_command("nobody's", config, settings, {"splits": ["train"]}) is None
