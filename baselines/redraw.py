@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 
@@ -31,7 +33,17 @@ def redraw(
     known = np.concatenate([donor_pose, np.ones((len(donor_pose), 1))], axis=1).astype(np.float64)
     matrix, *_ = np.linalg.lstsq(known, pose.astype(np.float64), rcond=None)
     warped = cv2.warpAffine(donor, matrix.T, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    outside = cv2.distanceTransform(1 - erase, cv2.DIST_L2, 5)
+    redrawn = source.copy()
+    box = _around(erase, FEATHER * size)
+    outside = cv2.distanceTransform(1 - erase[box], cv2.DIST_L2, 5)
     alpha = np.clip(1.0 - (outside - 1.0) / (FEATHER * size), 0.0, 1.0)[..., None]
-    alpha[erase > 0] = 1.0
-    return np.asarray(np.rint(alpha * warped + (1.0 - alpha) * source), np.uint8)
+    alpha[erase[box] > 0] = 1.0
+    redrawn[box] = np.rint(alpha * warped[box] + (1.0 - alpha) * source[box])
+    return redrawn
+
+
+def _around(erase: np.ndarray, ring: float) -> tuple[slice, slice]:
+    """The box outside which nothing is seen of the donor."""
+    x, y, width, height = cv2.boundingRect(erase)
+    edge = math.ceil(ring) + 1
+    return slice(max(0, y - edge), y + height + edge), slice(max(0, x - edge), x + width + edge)

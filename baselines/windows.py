@@ -16,7 +16,7 @@ from g4g_core.errors import DatasetError, UsageError
 from g4g_core.protocols import POSE_POINTS, TrainingData
 from g4g_core.references import SHORTEST, choose_references
 from g4g_model.config import FRAMES, G4GConfig
-from g4g_model.data import Segment
+from g4g_model.data import Segment, turned
 from prep.shards.access import SampleReader
 from prep.shards.index import Dataset, Selection, read_selection
 from prep.shards.members import CorruptSample
@@ -72,17 +72,13 @@ class Window:
         points = self.reference_landmarks[:, MIRROR] * (-1, 1) + (self.pictures.shape[2] - 1, 0)
         return dataclasses.replace(
             self,
-            pictures=_turned(self.pictures),
-            erase=_turned(self.erase),
-            mouth=_turned(self.mouth),
-            references=_turned(self.references),
+            pictures=turned(self.pictures),
+            erase=turned(self.erase),
+            mouth=turned(self.mouth),
+            references=turned(self.references),
             pose=mirrored_pose(self.pose, self.pictures.shape[2]),
             reference_landmarks=points.astype(np.float32),
         )
-
-
-def _turned(planes: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(planes[:, :, ::-1])
 
 
 def mirrored_pose(pose: np.ndarray, side: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import copy
 import dataclasses
 import hashlib
@@ -31,6 +32,7 @@ from prep.sync_expert.mouths import mouth_squares
 
 ONLY = Turn()
 _MIRRORED = 0.5
+_KEPT_BYTES = 64 << 20
 
 REGIONS = {
     "lips": MaskBit.LIPS, "mouth": MaskBit.MOUTH, "lower_face": MaskBit.LOWER_FACE, "erase": MaskBit.ERASE
@@ -103,15 +105,48 @@ class Segment:
         return allowed_references(self.bounds, self.number, first, first + FRAMES)
 
 
+class _Small:
+    """Frames at the size at which they are looked at, with those of them that were asked for last.
+
+    A small data set is seen hundreds of times, and decoding a frame takes longer than all else that is done to it.
+    """
+
+    def __init__(self, samples: SampleReader) -> None:
+        self._samples, self._room = samples, _KEPT_BYTES
+        self._kept: collections.OrderedDict[tuple[str, int, int], np.ndarray] = collections.OrderedDict()
+
+    def frames(self, row: Row, numbers: Sequence[int] | np.ndarray, size: int) -> np.ndarray:
+        """uint8 [n, size, size, 3]."""
+        missing = [int(n) for n in numbers if (row.key, int(n), size) not in self._kept]
+        read = resize(self._samples.frames(row, missing), size) if missing else ()
+        found = dict(zip(missing, read, strict=True))
+        pictures = np.stack([found[n] if n in found else self._again(row, n, size) for n in map(int, numbers)])
+        for number, picture in found.items():
+            self._kept[row.key, number, size] = picture.copy()
+            self._room -= picture.nbytes
+        while self._room < 0:
+            self._room += self._kept.popitem(last=False)[1].nbytes
+        return pictures
+
+    def _again(self, row: Row, number: int, size: int) -> np.ndarray:
+        self._kept.move_to_end((row.key, number, size))
+        return self._kept[row.key, number, size]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Seen:
     """Samples as they are, or in a mirror."""
 
     samples: SampleReader
+    small: _Small
     mirrored: bool
 
     def frames(self, row: Row, numbers: Sequence[int] | np.ndarray) -> np.ndarray:
         return self._turned(self.samples.frames(row, numbers))
+
+    def resized(self, row: Row, numbers: Sequence[int] | np.ndarray, size: int) -> np.ndarray:
+        """As :meth:`frames`, at another size."""
+        return self._turned(self.small.frames(row, numbers, size))
 
     def masks(self, row: Row, numbers: np.ndarray) -> np.ndarray:
         return self._turned(self.samples.masks(row, numbers))
@@ -123,7 +158,12 @@ class _Seen:
         return np.asarray(points[:, MIRROR] * (-1, 1) + (row.size - 1, 0), np.float32)
 
     def _turned(self, planes: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(planes[:, :, ::-1]) if self.mirrored else planes
+        return turned(planes) if self.mirrored else planes
+
+
+def turned(planes: np.ndarray) -> np.ndarray:
+    """Planes [n, H, W] or pictures [n, H, W, C] in a mirror."""
+    return np.stack([cv2.flip(plane, 1) for plane in planes])
 
 
 class Batches:
@@ -173,6 +213,7 @@ class Batches:
             )
         self.splits, self.selected = tuple(splits), selection is not None
         self._config, self._samples, self._expert = config, SampleReader(dataset), expert
+        self._small = _Small(self._samples)
         self._tars = {shard.stem: shard.marker["sha256"] for split in splits for shard in dataset.committed(split)}
 
     def __len__(self) -> int:
@@ -217,7 +258,8 @@ class Batches:
         )
 
     def _item(self, segment: Segment, rng: np.random.Generator, size: int) -> G4GBatch:
-        row, seen = segment.row, _Seen(self._samples, self._config.mirror and bool(rng.random() < _MIRRORED))
+        row, mirrored = segment.row, self._config.mirror and bool(rng.random() < _MIRRORED)
+        seen = _Seen(self._samples, self._small, mirrored)
         start, allowed = self._start(segment, rng)
         references = choose_references(allowed, rng)
         window = start + np.arange(FRAMES)
@@ -263,7 +305,7 @@ class Batches:
         speech = Speech(self._samples.pcm(row), mel, row.mel_start, row.frame_start)
         pose = points_at(landmarks[frames, POSE_POINTS], row.size, size)
         told = (torch.from_numpy(array)[None] for array in self._expert.prepare(pose, size, speech, first))
-        return ExpertView(pictures_in(resize(seen.frames(row, frames), size))[None], *told)
+        return ExpertView(pictures_in(seen.resized(row, frames, size))[None], *told)
 
     @staticmethod
     def _places(row: Row, landmarks: np.ndarray, frames: np.ndarray, size: int) -> torch.Tensor:
@@ -282,7 +324,7 @@ class Batches:
         """float32 [W, 5, 3, P, P]: true mouths of windows; a frame that several share is read once."""
         wanted = starts[:, None] + np.arange(FRAMES)
         frames = np.unique(wanted)
-        pictures = pictures_in(resize(seen.frames(row, frames), size))
+        pictures = pictures_in(seen.resized(row, frames, size))
         mouths = mouth_pictures(pictures, self._places(row, landmarks, frames, size), self._config.mouth_size)
         return mouths[torch.from_numpy(np.searchsorted(frames, wanted))]
 

@@ -199,6 +199,26 @@ def test_windows_of_the_matrix_are_true_mouths_and_what_is_heard_during_them(peo
         assert torch.equal(batch.places[number], own)
 
 
+@pytest.mark.parametrize("room", [3 * 48 * 48 * 3, 1 << 30])
+def test_frames_that_are_kept_are_those_of_the_shards_and_are_kept_within_bounds(
+    people: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    monkeypatch.setattr(data, "_KEPT_BYTES", room)
+    reader = SampleReader(Dataset.open(people))
+    rows = Dataset.open(people).rows("train")
+    read: list[int] = []
+    plain = reader.frames
+    monkeypatch.setattr(reader, "frames", lambda row, numbers: read.extend(numbers) or plain(row, numbers))
+    small = data._Small(reader)
+    for row, numbers in ((rows[0], [0, 1, 2]), (rows[1], [2, 0]), (rows[0], [1, 4, 0, 2]), (rows[0], [4, 4])):
+        for size in (48, 32):
+            found = small.frames(row, numbers, size)
+            np.testing.assert_array_equal(found, resize(plain(row, numbers), size))
+            found[:] = 0  # who is given frames may write on them
+        assert sum(picture.nbytes for picture in small._kept.values()) <= room
+    assert (len(read) == 2 * 6) is (room > 10**6)
+
+
 def test_references_follow_the_one_rule_also_across_segments(people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[np.ndarray] = []
     plain = data.choose_references
