@@ -74,9 +74,14 @@ class Learner(abc.ABC, Generic[ConfigT, BatchT]):
         }
 
     @property
+    def taught_by(self) -> dict[str, str | None] | None:
+        """How a sync expert was named, with PATH for the place of its file, and the command that trains it again."""
+        return None
+
+    @property
     def learned_from(self) -> dict[str, object]:
-        """The data, see :meth:`baselines.windows.Windows.describe`."""
-        return self._windows.describe()
+        """The data, see :meth:`baselines.windows.Windows.describe`, and :attr:`taught_by`."""
+        return {**self._windows.describe(), "taught_by": self.taught_by}
 
     def parts(self) -> list[nn.Module]:
         """See :class:`g4g_core.training.Partitioned`."""

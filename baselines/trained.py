@@ -31,8 +31,10 @@ FACTS = "facts"
 """Name, in such a checkpoint, of the bytes of :func:`facts_sha256`: so ``state.json`` says of it what was written."""
 
 FORMAT = 4
-LEARNED_FROM = ("splits", "selected", "samples", "left_out", "identities", "minutes", "footage_sha256")
-"""What :meth:`baselines.windows.Windows.describe` tells."""
+LEARNED_FROM = (
+    "splits", "selected", "samples", "left_out", "identities", "minutes", "footage_sha256", "taught_by"
+)  # fmt: skip
+"""What :attr:`baselines.learner.Learner.learned_from` tells."""
 
 _FINDINGS = "findings"
 _FIELD = "baseline"  # one field: several would be written in an order that changes
@@ -52,7 +54,7 @@ class About(Generic[ConfigT]):
         findings: what went wrong in training and is no reason to stop.
         origin: whose weights they are, where they are not of our training.
         marks: what tables must say beside the name.
-        learned_from: the data, as :meth:`baselines.windows.Windows.describe` tells of it; empty where it is not known.
+        learned_from: see :attr:`baselines.learner.Learner.learned_from`; empty where it is not known.
         settings: of the training loop, as far as they change weights.
         step: of the optimiser, ``None`` where it is not known.
         sha256: of the file that it was read from, "" where it was not.

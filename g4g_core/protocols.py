@@ -82,6 +82,7 @@ class SyncExpert(Protocol):
     Attributes:
         sha256: of the weights that it was opened with; noted in every checkpoint that it had a part in.
         frames: length of the windows it sees, an odd number of 5 or more.
+        command: optional, the command that trains it again; noted likewise.
     """
 
     sha256: str

@@ -16,13 +16,14 @@ _CHANGED = ", changed"
 def train_command(
     name: str, config: NetworkConfig, settings: Mapping[str, Any], learned_from: Mapping[str, Any]
 ) -> str | None:
-    """What one types; words in capitals stand for places. ``None`` where the checkpoint does not tell enough.
+    """What one types, line by line; words in capitals stand for places. ``None`` where the checkpoint tells too little.
 
     Args:
         name: of the trainable.
         config: of its network; a preset is named by it, and what differs from it is given field by field.
         settings: of the training loop, as far as weights depend on them.
-        learned_from: what the trainable says of its data: ``splits``, and whether samples were ``selected``.
+        learned_from: what the trainable says of its data: ``splits``, whether samples were ``selected``, and of the
+            sync expert that it was ``taught_by``: how it was named, and the command that trains it, which comes first.
     """
     if "splits" not in learned_from or "steps" not in settings or name not in registry.names(registry.TRAINABLES):
         return None
@@ -40,13 +41,16 @@ def train_command(
     usual = Settings(**{**kind.settings, **begun.get("training", {})}).model_dump(mode="json")
     aside = {*FREE, "device", "steps", "seed"}
     given = {key: value for key, value in settings.items() if key not in aside and value != usual.get(key)}
-    own = _flat(config.model_dump(mode="json"))
+    flat = _flat(config.model_dump(mode="json"))
     base = _flat(kind.Config.model_validate(begun.get("model", {})).model_dump(mode="json"))
-    given |= {key: value for key, value in own.items() if key != "preset" and value != base.get(key)}
+    given |= {key: value for key, value in flat.items() if key != "preset" and value != base.get(key)}
+    teacher = learned_from.get("taught_by") or {}
+    given |= {"expert": teacher["expert"]} if teacher else {}
     for key, value in given.items():
         told = "PATH" if key in config.places else value if isinstance(value, str) else json.dumps(value)
         words += ["--set", f"{key}={told}"]
-    return shlex.join(["g4g-model", "train", *words, "--out", "OUT"])
+    own = shlex.join(["g4g-model", "train", *words, "--out", "OUT"])
+    return "\n".join(filter(None, [teacher.get("command"), own]))
 
 
 def _flat(fields: Mapping[str, Any], before: str = "") -> dict[str, Any]:

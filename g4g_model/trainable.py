@@ -87,9 +87,19 @@ class G4GTrainable:
             "minutes": round(self._batches.minutes, 2),
             "footage_sha256": self._batches.digest(),
             "validation_samples": 0 if self._validation is None else len(self._validation),
+            "taught_by": self._taught_by(),
             "losses_off": list(self.losses_off),
             "trained_against": list(self.trained_against),
         }
+
+    def _taught_by(self) -> dict[str, str | None] | None:
+        """How the sync expert was named, with PATH for the place of its file, and the command that trains it again."""
+        source = self.config.expert_source
+        if source is None or self._judges.expert is None:
+            return None
+        name, path = source
+        command = getattr(self._judges.expert, "command", None)
+        return {"expert": name if path is None else f"{name}:PATH", "command": command}
 
     def _settled(self) -> G4GConfig:
         """Without the place where the expert's weights lay, on which no trained weight depends; their hash is noted."""

@@ -46,7 +46,7 @@ def provenance(summary: Mapping[str, Any], run: Mapping[str, Any], samples: Sequ
         "seed": summary["seed"],
         "precision": summary["precision"],
         "data": "\n".join([*(_sample(name) for name in samples), *filter(None, [run.get("built_by")])]),
-        "trainings": list(dict.fromkeys(filter(None, map(_training, run["models"])))),
+        "trainings": list(dict.fromkeys(line for model in run["models"] for line in _training(model))),
         "command": "\n".join(part["command"] for part in parts) or shlex.join(_command(summary, run["settings"])),
         "render": shlex.join(["g4g-eval", "report", *(["RUN"] if not parts else [part["name"] for part in parts])]),
         "merged": parts,
@@ -58,9 +58,8 @@ def _sample(source: str) -> str:
     return shlex.join(["g4g-prep", "make-sample", "ROOT", "--layout", source if source in _LAYOUTS else "LAYOUT"])
 
 
-def _training(model: Mapping[str, Any]) -> str | None:
-    command = (model.get("training") or {}).get("command")
-    return None if command is None else str(command)
+def _training(model: Mapping[str, Any]) -> list[str]:
+    return str((model.get("training") or {}).get("command") or "").splitlines()
 
 
 def _part(summary: Mapping[str, Any], run: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,13 +31,14 @@ class FrozenExpert(nn.Module):
         config: of the network.
         network: with its weights.
         sha256: of them.
+        command: that trains it again, where its file says it.
     """
 
     frames = FRAMES
 
-    def __init__(self, config: Wav2LipConfig, network: SyncExpert, sha256: str) -> None:
+    def __init__(self, config: Wav2LipConfig, network: SyncExpert, sha256: str, command: str | None = None) -> None:
         super().__init__()
-        self.size, self.mel_offset, self.sha256 = config.size, config.mel_offset, sha256
+        self.size, self.mel_offset, self.sha256, self.command = config.size, config.mel_offset, sha256, command
         self.network = network.eval().requires_grad_(False)
 
     def prepare(self, pose: np.ndarray, size: int, speech: Speech, start: int) -> tuple[np.ndarray, np.ndarray]:
@@ -88,7 +89,7 @@ class Wav2LipSyncExpert:
             logger.warning("the sync expert %s: %s", checkpoint or "of the weights registry", found)
         network = SyncExpert(about.config)
         checkpoints.fill(network, tensors, EXPERT, checkpoint)
-        return FrozenExpert(about.config, network, checkpoints.fingerprint(EXPERT, checkpoint))
+        return FrozenExpert(about.config, network, about.sha256, about.training.command)
 
 
 WAV2LIP_SYNC_EXPERT = Wav2LipSyncExpert()

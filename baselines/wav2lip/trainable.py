@@ -98,6 +98,13 @@ class Wav2LipTrainable(Learner[GeneratorConfig, FaceBatch]):
         return () if self._expert is None else (self._expert.sha256,)
 
     @property
+    def taught_by(self) -> dict[str, str | None] | None:
+        """See :class:`baselines.learner.Learner`."""
+        if self._expert is None or self.config.expert is None:
+            return None
+        return {"expert": "PATH", "command": self._expert.command}
+
+    @property
     def about(self) -> About[GeneratorConfig]:
         """See :class:`baselines.learner.Learner`. Where the expert lay is not part of it, its hash is."""
         config = self.config.model_copy(update={"expert": None})

@@ -390,6 +390,7 @@ def test_the_expert_is_named_by_its_hash_and_not_by_where_it_lay(people: Path, e
     assert isinstance(WAV2LIP, SelfDescribing) and WAV2LIP.info(None, "tiny")["parameters"]["total"] == 3_774_411
     assert model.trained_against == (fingerprint("wav2lip-expert", expert),) == tuple(about["trained_against"])
     assert model.losses_off == ("sync",) and about["config"]["expert"] is None  # it never counted
+    assert about["taught_by"] == {"expert": "PATH", "command": None}  # a file that no run of ours has left
     assert expert not in json.dumps(about) and expert.encode() not in file.read_bytes()
 
 

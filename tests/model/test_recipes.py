@@ -54,3 +54,18 @@ def test_of_a_checkpoint_that_does_not_say_enough_there_is_no_command() -> None:
     assert train_command("g4g", config, settings, {}) is None
     assert train_command("g4g", config, {}, {"splits": ["train"]}) is None
     assert train_command("nobody's", config, settings, {"splits": ["train"]}) is None
+
+
+@pytest.mark.parametrize(("model", "named"), [("wav2lip", "PATH"), ("g4g", "wav2lip-expert:PATH"), ("g4g", "sync-a")])
+def test_an_expert_is_trained_before_the_model_that_it_teaches(model: str, named: str) -> None:
+    kind = registry.load(registry.TRAINABLES, model)
+    given = ["--model", model, "--preset", "tiny", "--set", f"expert={named.replace('PATH', 'runs/e')}", "--out", "o"]
+    settings, config = configuration(kind, options_of(given))
+    first = "g4g-model train --model wav2lip-expert --shards DATA --steps 5 --seed 1 --out OUT"
+    taught_by = {"expert": named, "command": first if "PATH" in named else None}
+    command = train_command(model, config, settings.model_dump(), {"splits": ["train"], "taught_by": taught_by})
+
+    assert command is not None and "runs/e" not in command
+    *before, own = command.splitlines()
+    assert before == ([first] if "PATH" in named else [])
+    assert configuration(kind, options_of(shlex.split(own)[2:]))[1].expert == named
