@@ -4,6 +4,7 @@
 PYTHON ?= python3
 WORKERS ?= 2
 STEPS ?= 200
+EXPERT_STEPS ?= 125
 PYTEST_ARGS ?=
 
 VENV := .venv
@@ -79,29 +80,29 @@ demo-data: $(VENV)/installed
 	cd demo && $(G4G_PREP) stats
 	cd demo && $(G4G_PREP) contact-sheet
 
-# Each model is trained for the same steps on the same frames, on a core of its own; Wav2Lip's expert goes before it.
-# A run that was interrupted is resumed.
-TRAIN = cd demo && $(G4G_MODEL) train --preset tiny --shards shards --steps $(STEPS) --set threads=1
+# Each model is trained for the same steps on the same frames, on a core of its own; Wav2Lip's expert goes before it, and
+# for as long as it takes to tell right pairs from wrong ones. A run that was interrupted is resumed.
+TRAIN = cd demo && $(G4G_MODEL) train --preset tiny --shards shards --set threads=1
 RESUMED = $(if $(wildcard demo/runs/$(1)/run.json),--resume)
 
 demo/runs/g4g/g4g.safetensors:
-	$(TRAIN) --model g4g --out runs/g4g $(call RESUMED,g4g) --quiet
+	$(TRAIN) --steps $(STEPS) --model g4g --out runs/g4g $(call RESUMED,g4g) --quiet
 
 demo/runs/wav2lip-expert/wav2lip-expert.safetensors:
-	$(TRAIN) --model wav2lip-expert --out runs/wav2lip-expert $(call RESUMED,wav2lip-expert)
+	$(TRAIN) --steps $(EXPERT_STEPS) --model wav2lip-expert --out runs/wav2lip-expert $(call RESUMED,wav2lip-expert)
 
 demo/runs/wav2lip/wav2lip.safetensors: demo/runs/wav2lip-expert/wav2lip-expert.safetensors
-	$(TRAIN) --model wav2lip --set expert=runs/wav2lip-expert --out runs/wav2lip $(call RESUMED,wav2lip)
+	$(TRAIN) --steps $(STEPS) --model wav2lip --set expert=runs/wav2lip-expert --out runs/wav2lip $(call RESUMED,wav2lip)
 
-# Wav2Lip has an expert to train first, so G4G is done a minute before it. The core that is free by then scores what
-# waits for no training; the evaluation finds it there.
+# Wav2Lip has an expert to train first, so G4G is done before it. The core that is free by then measures the footage
+# itself, which waits for no training; the evaluation finds that done.
 EVALUATION = demo/runs/reconstruction-1-test
 
-$(EVALUATION)/controls.stamp: demo/runs/g4g/g4g.safetensors
-	cd demo && $(G4G_EVAL) run --models still --no-controls --workers 1 --no-report --quiet >/dev/null
+$(EVALUATION)/truth.stamp: demo/runs/g4g/g4g.safetensors
+	cd demo && $(G4G_EVAL) run --models ground-truth --no-controls --workers 1 --no-report --quiet >/dev/null
 	@touch $@
 
-demo-models: $(EVALUATION)/controls.stamp demo/runs/wav2lip/wav2lip.safetensors
+demo-models: $(EVALUATION)/truth.stamp demo/runs/wav2lip/wav2lip.safetensors
 
 # What is tested on are phrases and people that nobody was trained on.
 demo: demo-data

@@ -182,10 +182,13 @@ def metrics_named(text: str) -> list[Metric]:
 
 def why_missing(measure: Measure) -> str | None:
     """Why a measure cannot be taken here, with the command that mends it; ``None``: it can."""
+    lacking: dict[str, list[str]] = {}
+    for module, command in measure.packages:
+        if importlib.util.find_spec(module) is None:
+            lacking.setdefault(command, []).append(module)
     needs = [
-        f"the Python package {module}: {command}"
-        for module, command in measure.packages
-        if importlib.util.find_spec(module) is None
+        f"the Python package{'s' if len(modules) > 1 else ''} {' and '.join(modules)}: {command}"
+        for command, modules in lacking.items()
     ]
     absent = []
     for name in dict.fromkeys(name for metric in measure.metrics for name in metric.weights):

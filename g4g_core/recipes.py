@@ -10,6 +10,10 @@ from typing import Any
 from g4g_core import registry
 from g4g_core.config import NetworkConfig
 
+RUNS = "RUNS"
+"""Stands for the folder of all trainings."""
+
+_PATH = "PATH"
 _CHANGED = ", changed"
 
 
@@ -43,14 +47,15 @@ def train_command(
     given = {key: value for key, value in settings.items() if key not in aside and value != usual.get(key)}
     flat = _flat(config.model_dump(mode="json"))
     base = _flat(kind.Config.model_validate(begun.get("model", {})).model_dump(mode="json"))
-    given |= {key: value for key, value in flat.items() if key != "preset" and value != base.get(key)}
+    aside = {*config.places, "preset"}  # where an expert lay is told by its own name, see below
+    given |= {key: value for key, value in flat.items() if key not in aside and value != base.get(key)}
     teacher = learned_from.get("taught_by") or {}
-    given |= {"expert": teacher["expert"]} if teacher else {}
+    before = str(teacher.get("command") or "")
+    given |= {"expert": teacher["expert"].replace(_PATH, before.rpartition(" ")[2] or _PATH)} if teacher else {}
     for key, value in given.items():
-        told = "PATH" if key in config.places else value if isinstance(value, str) else json.dumps(value)
-        words += ["--set", f"{key}={told}"]
-    own = shlex.join(["g4g-model", "train", *words, "--out", "OUT"])
-    return "\n".join(filter(None, [teacher.get("command"), own]))
+        words += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
+    own = shlex.join(["g4g-model", "train", *words, "--out", f"{RUNS}/{name}"])
+    return "\n".join(filter(None, [before, own]))
 
 
 def _flat(fields: Mapping[str, Any], before: str = "") -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from g4g_core import registry
 from reports.facts import counted
+from reports.verdicts import joined
 
 _KINDS = {
     "truth": "the footage itself, through the same measures",
@@ -15,6 +16,7 @@ _KINDS = {
     "precomputed": "finished videos of the crop",
     "recut": "finished videos, cut like the footage",
 }
+_OFF = ": off"
 _FOREIGN = ("external", "precomputed", "recut")
 
 
@@ -48,30 +50,41 @@ def how_made(model: Mapping[str, Any]) -> str:
         people = counted(training["identities"], "identity", "identities")
         chosen = "some samples" if training["selected"] else "all samples"
         of = f" ({chosen} of {', '.join(training['splits'])})" if training["splits"] else ""
-        said.append(f"on {counted(training['samples'], 'segment')} of {people}{of}, {training['minutes']:g} min")
+        footage = f"{training['minutes']:g} min of footage"
+        said.append(f"on {counted(training['samples'], 'segment')} of {people}{of}, {footage}")
     if training["seed"] is not None:
         said.append(f"seed {training['seed']}")
+    off = _off(model)
+    said += [f"without its {' and '.join(off)} loss{'es' if len(off) > 1 else ''}"] if off else []
     return ", ".join(said)
 
 
 def learned_alike(models: Sequence[Mapping[str, Any]]) -> str:
-    """Whether the models that say what they learned from learned from the same for as many steps; "" for fewer than 2.
+    """In what the trainings agree that are known, and in what not; "" for fewer than 2.
 
     Args:
-        models: as for :func:`how_made`, with their ``name``.
+        models: as for :func:`how_made`, with their ``name`` and ``marks``.
     """
     known = [model for model in models if (model.get("training") or {}).get("footage_sha256")]
     if len(known) < 2:
         return ""
-    differ = []
-    for field, what in (("footage_sha256", "footage"), ("step", "steps"), ("seen", "frames a step")):
-        values = {_seen(model["training"]) if field == "seen" else model["training"][field] for model in known}
-        if len(values) > 1:
-            differ.append(what)
-    names = ", ".join(model["name"] for model in known)
-    if not differ:
-        return f"{names} were trained on the same footage, for the same number of steps, with as many frames in each."
-    return f"{names} were not trained alike: they differ in {' and '.join(differ)}. Compare them with that in mind."
+    trainings = [model["training"] for model in known]
+    facts: Mapping[str, set[Any]] = {
+        "footage": {training["footage_sha256"] for training in trainings},
+        "steps": {training["step"] for training in trainings},
+        "frames a step": {_seen(training) for training in trainings},
+        "losses left out": {tuple(_off(model)) for model in known},
+    }
+    parts: dict[str, list[str]] = {"the same": [], "different": []}
+    for what, values in facts.items():
+        parts["the same" if len(values) == 1 else "different"].append(what)
+    said = "; ".join(f"{how} {joined(whats)}" for how, whats in parts.items() if whats)
+    return f"Trainings of {joined([model['name'] for model in known])}: {said}."
+
+
+def _off(model: Mapping[str, Any]) -> list[str]:
+    """Losses that its training left out."""
+    return sorted(mark.removesuffix(_OFF) for mark in model["marks"] if mark.endswith(_OFF))
 
 
 def _seen(training: Mapping[str, Any]) -> int | None:

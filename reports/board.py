@@ -16,7 +16,7 @@ from reports.ablation import ablation
 from reports.about import how_made, learned_alike, what_they_are
 from reports.claims import p_text, says, taught
 from reports.clips import decimals
-from reports.columns import GROUPS, direction, group_of, lead_of, ordered
+from reports.columns import GROUPS, UNMEASURED, direction, group_of, lead_of, ordered
 from reports.headline import headline
 from reports.provenance import provenance
 from reports.verdicts import verdicts
@@ -67,9 +67,20 @@ def _metric(about: Mapping[str, Any]) -> dict[str, Any]:
     kept = ("id", "name", "unit", "better", "kind", "definition", "version", "unavailable", "weights", "near_truth",
             "by_judge")  # fmt: skip
     facts = {name: about[name] for name in kept}
-    reason, colon, command = (about["unavailable"] or "").partition(": ")
-    missing = {"reason": reason, "command": command if colon else None} if reason else None
-    return {**facts, "group": group_of(about["id"]), "arrow": arrow, "direction": words, "missing": missing}
+    missing = _missing(about["unavailable"])
+    group = group_of(about["id"]) if missing is None else UNMEASURED
+    return {**facts, "group": group, "arrow": arrow, "direction": words, "missing": missing}
+
+
+def _missing(unavailable: str | None) -> dict[str, Any] | None:
+    """Why a metric was not measured, and the commands that mend it, which :func:`why_missing` wrote behind colons."""
+    if unavailable is None:
+        return None
+    if not unavailable.startswith("needs "):
+        return {"reason": unavailable, "commands": []}
+    needs = [need.partition(": ") for need in unavailable.split("; and ")]
+    commands = dict.fromkeys(command for _, _, command in needs if command)
+    return {"reason": " and ".join(need for need, _, _ in needs), "commands": list(commands)}
 
 
 def _models(summary: Mapping[str, Any], run: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -12,8 +12,12 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("identity", "Identity", ("csim-dlib", "ffd-dlib")),
     ("motion", "Motion", ("motion", "flicker")),
     ("other", "Other", ()),
+    ("unmeasured", "Not measured", ()),
 )
 """(key, title, stems of metric ids in the order of columns). The stem of ``psnr@mouth`` is ``psnr``."""
+
+UNMEASURED = "unmeasured"
+"""Key of the group of what could not be measured: columns with a reason, behind all others."""
 
 
 def group_of(metric: str) -> str:
@@ -23,16 +27,16 @@ def group_of(metric: str) -> str:
 
 
 def ordered(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Ids by group, then measured before unavailable, then by stem; of one stem, the mouth before the face."""
+    """Ids, measured before unavailable, by group, then by stem; of one stem, the mouth before the face."""
     return sorted(metrics, key=lambda metric: _place(metric, metrics[metric]))
 
 
-def _place(metric: str, about: Mapping[str, Any]) -> tuple[int, bool, int, bool, str]:
+def _place(metric: str, about: Mapping[str, Any]) -> tuple[bool, int, int, bool, str]:
     stem, _, region = metric.partition("@")
     number = [key for key, _, _ in GROUPS].index(group_of(metric))
     stems = GROUPS[number][2]
     position = stems.index(stem) if stem in stems else 0
-    return number, about["unavailable"] is not None, position, region != "mouth", metric
+    return about["unavailable"] is not None, number, position, region != "mouth", metric
 
 
 def lead_of(group: str, metrics: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:

@@ -184,7 +184,8 @@ def _against(
                 verb = "is" if len(better) == 1 else "are"
                 _note(losses, f"{joined(better)} {verb} significantly ahead of {name}", comparison)
         if any(comparison.is_tested(name, controls) for comparison in comparisons):
-            said.append(_clauses(wins, everywhere) if wins else f"{name} is nowhere significantly ahead of {field}")
+            nowhere = f"{name} is significantly ahead of {field} in no aspect"
+            said.append(_clauses(wins, everywhere) if wins else nowhere)
             said += [_clauses(losses, everywhere)] if losses else []
     return ". ".join(said) + "." if said else f"{_NOTHING_TOLD}."
 
@@ -224,8 +225,12 @@ def _note(found: Wins, claim: str, comparison: _Comparison) -> None:
 
 
 def _clauses(found: Wins, everywhere: bool) -> str:
-    """``CLAIM in lip sync (hdtf and lrs2) and picture (hdtf); CLAIM in ...``."""
-    by_claim: dict[str, list[str]] = {}
+    """``CLAIM in lip sync and picture (hdtf and lrs2) and in motion (hdtf); CLAIM in ...``."""
+    by_claim: dict[str, dict[str, list[str]]] = {}
     for (claim, aspect), where in found.items():
-        by_claim.setdefault(claim, []).append(f"{aspect} ({joined(where)})" if everywhere else aspect)
-    return "; ".join(f"{claim} in {joined(aspects)}" for claim, aspects in by_claim.items())
+        by_claim.setdefault(claim, {}).setdefault(joined(where), []).append(aspect)
+    clauses = []
+    for claim, by_sources in by_claim.items():
+        places = [f"in {joined(aspects)}{f' ({where})' if everywhere else ''}" for where, aspects in by_sources.items()]
+        clauses.append(f"{claim} {joined(places)}")
+    return "; ".join(clauses)

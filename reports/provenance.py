@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from baselines.external import is_adapter
@@ -11,6 +11,7 @@ from evaluation.config import RunConfig
 from evaluation.merge import MERGED
 from evaluation.models import TRUTH
 from evaluation.run import measuring_weights
+from g4g_core.recipes import RUNS
 
 _ALWAYS = ("split", "protocol")
 """Options of a run that are named even where they are the defaults: readers ask for them first."""
@@ -35,6 +36,8 @@ def provenance(summary: Mapping[str, Any], run: Mapping[str, Any], samples: Sequ
     """
     environment = run["environment"]
     parts = [_part(summary, run, part) for part in run.get(MERGED, ())]
+    trained = {model["name"] for model in run["models"] if _training(model)}
+    own = "" if parts else shlex.join([*_command(summary, run["settings"], trained), "--out", "RUN"])
     return {
         "git_commit": environment["git_commit"],
         "python": environment["python"],
@@ -47,7 +50,7 @@ def provenance(summary: Mapping[str, Any], run: Mapping[str, Any], samples: Sequ
         "precision": summary["precision"],
         "data": "\n".join([*(_sample(name) for name in samples), *filter(None, [run.get("built_by")])]),
         "trainings": list(dict.fromkeys(line for model in run["models"] for line in _training(model))),
-        "command": "\n".join(part["command"] for part in parts) or shlex.join(_command(summary, run["settings"])),
+        "command": "\n".join(part["command"] for part in parts) or own,
         "render": shlex.join(["g4g-eval", "report", *(["RUN"] if not parts else [part["name"] for part in parts])]),
         "merged": parts,
     }
@@ -55,11 +58,20 @@ def provenance(summary: Mapping[str, Any], run: Mapping[str, Any], samples: Sequ
 
 def _sample(source: str) -> str:
     """The command that renders the sample, which is called by the layout that it has unless its owner renamed it."""
-    return shlex.join(["g4g-prep", "make-sample", "ROOT", "--layout", source if source in _LAYOUTS else "LAYOUT"])
+    layout = source if source in _LAYOUTS else "LAYOUT"
+    return shlex.join(["g4g-prep", "make-sample", f"{source.upper()}_ROOT", "--layout", layout])
 
 
 def _training(model: Mapping[str, Any]) -> list[str]:
-    return str((model.get("training") or {}).get("command") or "").splitlines()
+    """The commands that train a model, into a folder that is called as the page calls the model."""
+    *before, own = str((model.get("training") or {}).get("command") or "").splitlines() or [""]
+    if not own:
+        return []
+    return [*before, f"{own.rpartition(' --out ')[0]} --out {shlex.quote(_place(model['name']))}"]
+
+
+def _place(name: str) -> str:
+    return f"{RUNS}/{name}"
 
 
 def _part(summary: Mapping[str, Any], run: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,12 +83,16 @@ def _part(summary: Mapping[str, Any], run: Mapping[str, Any], part: Mapping[str,
         "name": part["name"],
         "models": names,
         "git_commit": environment["git_commit"],
-        "command": shlex.join([*_command({**summary, "models": own}, part["settings"]), "--out", part["name"]]),
+        "command": shlex.join([*_command({**summary, "models": own}, part["settings"], ()), "--out", part["name"]]),
     }
 
 
-def _command(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
-    """Words of what computes the run again; words in capitals stand for places on the reader's machine."""
+def _command(summary: Mapping[str, Any], settings: Mapping[str, Any], trained: Collection[str]) -> list[str]:
+    """Words of what computes the run again; words in capitals stand for places on the reader's machine.
+
+    Args:
+        trained: models whose training is told.
+    """
     kind = str(summary["protocol"]).partition("/")[0]
     names = [name for name in summary["models"] if name != TRUTH]
     models = ",".join(map(_placeless, settings.get("models") or names))
@@ -94,7 +110,7 @@ def _command(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> list[st
         words += ["--no-controls"] if settings.get("controls") is False else []
         words += ["--pooled"] if settings.get("pooled") else []
     for name in sorted(settings.get("checkpoints") or {}):
-        words += ["--checkpoint", f"{name}=PATH"]
+        words += ["--checkpoint", f"{name}={_place(name) if name in trained else 'PATH'}"]
     if settings.get("metrics"):
         words += ["--metrics", ",".join(settings["metrics"])]
     return ["g4g-eval", *words, *_options(_SCORING, summary, settings)]

@@ -54,12 +54,12 @@ CSIM = Metric(
     id="csim-dlib", name="CSIM", unit="", better="higher", kind="clip", near_truth=True, needs_clip=True,
     weights=("dlib-resnet",),
     definition="Mean cosine between dlib's embedding of the output, 2.5 frames a second, and the mean embedding of "
-    "the clip itself. The ground truth's value is what the same person reaches; the floor is what two people reach.",
+    "the clip itself. The ground truth's value is what one person reaches; 'two people' is what two people reach.",
 )  # fmt: skip
 FFD = Metric(
     id="ffd-dlib", name="FFD", unit="", better="lower", kind="set", needs_clip=True, weights=("dlib-resnet",),
-    definition="Frechet distance of dlib's 128-d face embeddings, output against clips, 2.5 frames a second: an "
-    "embedded cousin of FID, about faces rather than texture. Times 1000.",
+    definition="Frechet distance of dlib's 128-d face embeddings, output against clips, 2.5 frames a second: like "
+    "FID, but of faces rather than texture, and with weights that are always here. Times 1000.",
 )  # fmt: skip
 FFD_SCALE = 1000.0
 

@@ -86,7 +86,7 @@ def _pretrained() -> Mapping[str, torch.Tensor]:
 FID = Metric(
     id="fid@face256", name="FID", unit="", better="lower", kind="set", needs_clip=True, weights=("inception-fid",),
     definition="Frechet distance of Inception features (pytorch-fid's), face boxes at 256 px after the shards' JPEG, "
-    "all scored frames. Biased by the number of frames: compare only at equal numbers, and not with papers under 2048.",
+    "all scored frames. Biased by the number of frames: compare only at equal numbers; under 2048, not with papers.",
 )  # fmt: skip
 KID = Metric(
     id="kid@face256", name="KID", unit="", better="lower", kind="set", needs_clip=True, weights=("inception-fid",),

@@ -6,14 +6,14 @@ import numpy as np
 
 from evaluation.metrics.base import Block, Context, Measured, Metric
 from prep.sync_expert.infer import compare, load
-from prep.sync_expert.judge import JUDGE
+from prep.sync_expert.judge import JUDGE, LEARNED_FROM
 from prep.sync_expert.mouths import mouth_patches
 
 _BY = "by the embedded expert sync-b on mouths cut by the clip's own eye points"
 DISTANCE = Metric(
     id="sync_d@judge", name="Sync-D (judge)", unit="", better="lower", kind="clip", near_truth=True, by_judge=True,
     definition=f"Least mean distance of picture and sound over shifts of up to 15 frames, {_BY}. "
-    "Unrelated ones lie near 1.41, the least of 31 shifts below that: the controls show what no sync comes to.",
+    "Unrelated picture and sound lie near 1.41, the best of 31 shifts a little lower: the controls show how much.",
 )  # fmt: skip
 CONFIDENCE = Metric(
     id="sync_c@judge", name="Sync-C (judge)", unit="", better="higher", kind="clip", near_truth=True, by_judge=True,
@@ -22,8 +22,9 @@ CONFIDENCE = Metric(
 )  # fmt: skip
 SCORE = Metric(
     id="sync_score@judge", name="Sync (judge)", unit="", better="higher", kind="clip", near_truth=True, by_judge=True,
-    definition="1.414 less the least distance within 4 frames of no shift: how well the clip is in sync as it is, "
-    f"{_BY}. The least of nine shifts is above 0 without any sync, too: the controls show by how much.",
+    definition="1.414 minus the smallest mean distance of picture and sound over shifts of -4 to 4 frames: how well "
+    f"the clip is in sync as it is, {_BY}. Even without any sync it is above 0; the controls show how far. "
+    f"sync-b learned from {LEARNED_FROM}, and no model may be trained against it unmarked.",
 )  # fmt: skip
 OFFSET = Metric(
     id="sync_offset@judge", name="Offset (judge)", unit="frames", better=0.0, kind="clip", by_judge=True,

@@ -168,7 +168,7 @@ AV_OFFSET = Metric(
 LSE_D_AT_0 = Metric(
     id="lse_d0@crop1", name="LSE-D at 0", unit="", better="lower", kind="clip", near_truth=True,
     weights=("syncnet-v2",),
-    definition=f"Mean distance of picture and sound with no shift, {_BY}: what an offset does cost.",
+    definition=f"Mean distance of picture and sound with no shift, {_BY}: it shows what an offset costs.",
 )  # fmt: skip
 
 

@@ -34,7 +34,8 @@ def command_of(sources: Iterable[SourceRoot], rule: IdentityRule | None, config:
     """
     words = ["g4g-prep", "build-shards"]
     for source in sorted(sources, key=lambda source: source.name):
-        words += [f"--{source.kind}", "ROOT" if source.name == source.kind else f"{source.name}=ROOT"]
+        place = f"{source.name.upper()}_ROOT"
+        words += [f"--{source.kind}", place if source.name == source.kind else f"{source.name}={place}"]
         for option in (option for option, value in source.options.items() if value):
             words += [f"--{source.kind}-{option}", "DIR"]
     words += ["--identity", rule.placeless] if rule is not None else []

@@ -13,6 +13,9 @@ from prep.sync_expert.reading import Reading
 JUDGE = "sync-b"
 """The expert that no model of this project is trained against."""
 
+LEARNED_FROM = "3.5 minutes of 28 people"
+"""What its weights learned from; see docs/sync-expert.md."""
+
 
 def judge(
     crops: np.ndarray, landmarks: np.ndarray, pcm: np.ndarray, expert: str = JUDGE, weights: str | None = None

@@ -302,7 +302,8 @@ def test_our_own_checkpoint_says_what_it_is_and_has_the_same_bytes_again(tmp_pat
     assert about == About("wav2lip", Narrow(mel_offset=-1), ("sync",), ("a" * 64,), **LEARNED)
     known = model.training
     assert (known.sha256, known.step, known.seed, known.samples) == (file_sha256(str(file)), 2, 5, 3)
-    assert known.command is not None and "expert=PATH" in known.command and "--steps 2 --seed 5" in known.command and "threads=2" in known.command
+    assert known.command is not None
+    assert {"expert=PATH", "threads=2"} < set(known.command.split()) and "--steps 2 --seed 5" in known.command
     assert (model.native_size, model.mel_offset) == (64, -1)
     assert (model.losses_off, model.trained_against) == (("sync",), ("a" * 64,))
     again = tmp_path / "again.safetensors"

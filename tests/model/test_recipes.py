@@ -45,7 +45,7 @@ def test_the_command_gives_the_same_network_and_training(model: str, given: list
     aside = {*config.places, "preset"}
     assert again == settings and same.model_dump(exclude=aside) == config.model_dump(exclude=aside)
     assert (options["splits"], options["selection"]) == (",".join(splits), "FILE" if len(splits) > 1 else None)
-    assert (options["shards"], options["out"]) == ("DATA", "OUT")
+    assert (options["shards"], options["out"]) == ("DATA", f"RUNS/{model}")
 
 
 def test_of_a_checkpoint_that_does_not_say_enough_there_is_no_command() -> None:
@@ -61,11 +61,12 @@ def test_an_expert_is_trained_before_the_model_that_it_teaches(model: str, named
     kind = registry.load(registry.TRAINABLES, model)
     given = ["--model", model, "--preset", "tiny", "--set", f"expert={named.replace('PATH', 'runs/e')}", "--out", "o"]
     settings, config = configuration(kind, options_of(given))
-    first = "g4g-model train --model wav2lip-expert --shards DATA --steps 5 --seed 1 --out OUT"
+    first = "g4g-model train --model wav2lip-expert --shards DATA --steps 5 --seed 1 --out RUNS/wav2lip-expert"
     taught_by = {"expert": named, "command": first if "PATH" in named else None}
     command = train_command(model, config, settings.model_dump(), {"splits": ["train"], "taught_by": taught_by})
 
     assert command is not None and "runs/e" not in command
     *before, own = command.splitlines()
     assert before == ([first] if "PATH" in named else [])
-    assert configuration(kind, options_of(shlex.split(own)[2:]))[1].expert == named
+    lies = named.replace("PATH", "RUNS/wav2lip-expert")  # where the command before it leaves it
+    assert configuration(kind, options_of(shlex.split(own)[2:]))[1].expert == lies

@@ -203,7 +203,7 @@ def test_a_data_set_says_by_which_command_it_is_built_without_any_place(footage:
     told = json.loads(Path("out/dataset.json").read_text())["command"]
 
     assert str(footage.parent) not in told
-    again = shlex.split(told.replace("ROOT", str(footage)).replace("FILE", str(footage.parent / "who.csv")))
+    again = shlex.split(told.replace("MINE_ROOT", str(footage)).replace("FILE", str(footage.parent / "who.csv")))
     assert again[:2] == ["g4g-prep", "build-shards"]
     again[again.index("DATA")] = "again"
     result = g4g(*again[1:], "--scheduler", "sync", "--quiet")

@@ -209,4 +209,4 @@ def test_an_option_that_was_not_given_stands_in_no_command(tmp_path: Path) -> No
     write_synthetic_run(tmp_path, [GROUND_TRUTH], [shot(1)], metrics=["psnr@mouth"], settings=settings)
     command = read_board(str(tmp_path))["provenance"]["command"]
     assert "--footage" not in command
-    assert command.endswith("--limit 8")
+    assert command.endswith("--limit 8 --out RUN")

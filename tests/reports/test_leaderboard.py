@@ -139,7 +139,7 @@ def test_the_page_names_no_date_host_or_folder(usual: Path, tmp_path: Path) -> N
 def test_the_page_gives_the_digest_of_the_prompts_that_all_models_were_given(usual: Path, page: Page) -> None:
     digest = storage.read_json(usual / "summary.json")["prompts"]
     assert re.fullmatch("[0-9a-f]{64}", digest)
-    assert f"{digest}, the same for every model" in " ".join(page.text.split())
+    assert f"{digest}: what models were given, the same for every model" in " ".join(page.text.split())
 
 
 def test_the_provenance_names_the_judge_and_the_hash_of_every_weights_file_that_measured(
@@ -169,8 +169,9 @@ def test_a_page_of_the_rendered_sample_says_at_its_top_that_it_is_nobody(tmp_pat
         write_synthetic_run(tmp_path / name, models, shots, metrics=FEW_METRICS)
         page = rendered(tmp_path / name)
         tops[name] = " ".join(page.text[: page.text.index("Who is best at what")].split())
-    assert "Synthetic sample: one portrait in many disguises, with synthesised speech." in tops["sample"]
-    assert "say nothing about real people" in tops["sample"]
+    assert "Synthetic sample: one portrait in many disguises, with synthesised speech" in tops["sample"]
+    assert "numbers, intervals and tests say nothing of real ones" in tops["sample"]
+    assert tops["sample"].index("Synthetic sample") < tops["sample"].index("redrew the mouth")
     assert "Synthetic sample (lrs2):" in tops["both"]
     assert "Synthetic" not in tops["real"] + tops["mixed"]
 
@@ -273,7 +274,7 @@ def test_the_command_that_computes_it_again_holds_no_path(usual: Path) -> None:
     command = read_board(str(usual))["provenance"]["command"]
     assert command == (
         "g4g-eval run --models still,alpha,beta --data DATA --split test --protocol reconstruction/1 "
-        "--checkpoint alpha=PATH"
+        "--checkpoint alpha=PATH --out RUN"
     )
 
 
@@ -283,6 +284,7 @@ def parsed(command: str) -> dict[str, Any]:
     assert program == "g4g-eval"
     known = main.commands[name]
     given = known.make_context(name, words).params
+    assert given.pop("out") == "RUN"
     defaults = {option.name: option.get_default(click.Context(known)) for option in known.params}
     return {key: value for key, value in given.items() if value != defaults[key] and value not in (None, ())}
 
@@ -693,7 +695,7 @@ def test_the_command_writes_the_page_and_says_where_it_is(usual: Path) -> None:
 
 
 def training(**fields: Any) -> dict[str, Any]:
-    command = "g4g-model train --model alpha --preset tiny --shards DATA --steps 200 --seed 0 --out OUT"
+    command = "g4g-model train --model alpha --preset tiny --shards DATA --steps 200 --seed 0 --out RUNS/alpha"
     known = Training(
         "g4g-model train", "ab" * 32, 200, 0, 3, 5, ("train",), False, 39, 24, 1.89, "cd" * 32, command=command
     )
@@ -714,28 +716,40 @@ def test_the_page_says_how_models_were_trained_and_how_all_is_made_again(tmp_pat
 
     made = {one["name"]: one["made"] for one in board["models"]}
     assert made["alpha"] == (
-        "200 steps of 3 windows of 5 frames, on 39 segments of 24 identities (all samples of train), 1.89 min, seed 0"
+        "200 steps of 3 windows of 5 frames, on 39 segments of 24 identities (all samples of train), "
+        "1.89 min of footage, seed 0"
     )
     assert made["wav2lip"] == "the public wav2lip.pth"
     assert made["still"] == made["ground-truth"] == "nothing is learned"
     assert made["theirs"] == "nothing is known here"
-    assert board["learned_alike"].startswith("alpha, beta were trained on the same footage, for the same number")
+    same = "the same footage, steps, frames a step and losses left out"
+    assert board["learned_alike"] == f"Trainings of alpha and beta: {same}."
     page = rendered(tmp_path)
-    for told in (made["alpha"], board["learned_alike"], built, training()["command"], board["provenance"]["command"]):
+    commands = [built, training()["command"], board["provenance"]["command"], "g4g-eval report RUN"]
+    for told in (made["alpha"], board["learned_alike"], *commands):
         assert told in page.text
-    assert page.text.index(built) < page.text.index(training()["command"]) < page.text.index("g4g-eval report RUN")
+    places = [page.text.index(command) for command in commands]
+    assert places == sorted(places)
+    beta = training()["command"].replace("RUNS/alpha", "RUNS/beta")  # trained as alpha is, under a name of its own
+    assert board["provenance"]["trainings"] == [training()["command"], beta]
 
 
-def test_models_that_were_not_trained_alike_are_called_so(tmp_path: Path) -> None:
-    for fields, says in (
-        ({"step": 400}, "they differ in steps."),
-        ({"footage_sha256": "00" * 32}, "they differ in footage."),
-        ({"clips": 6, "step": 100}, "they differ in steps and frames a step."),
+def test_in_what_models_were_not_trained_alike_is_said(tmp_path: Path) -> None:
+    for place, (fields, marks, says) in enumerate(
+        (
+            ({"step": 400}, (), "the same footage, frames a step and losses left out; different steps."),
+            ({"footage_sha256": "00" * 32}, ("sync: off",), "different footage and losses left out."),
+            ({"clips": 6, "step": 100}, (), "different steps and frames a step."),
+        )
     ):
-        run = tmp_path / says
-        models = [GROUND_TRUTH, model("alpha", training=training()), model("beta", training=training(**fields))]
+        run = tmp_path / str(place)
+        other = model("beta", training=training(**fields), marks=marks)
+        models = [GROUND_TRUTH, model("alpha", training=training()), other]
         write_synthetic_run(run, models, people(6), metrics=FEW_METRICS)
-        assert f"alpha, beta were not trained alike: {says}" in rendered(run).text
+        said = read_board(str(run))["learned_alike"]
+        assert said.startswith("Trainings of alpha and beta: the same ") and said.endswith(says)
+        assert said in rendered(run).text
+        assert ("without its sync loss" in read_board(str(run))["models"][2]["made"]) is bool(marks)
 
 
 def test_the_headline_tells_of_models_before_it_tells_of_controls(tmp_path: Path) -> None:

@@ -200,7 +200,7 @@ def test_footage_without_a_licence_is_shown_on_the_word_of_its_owner_and_the_pag
     words = ["report", str(copy), "--media", "embed", "--media-limit", "1", "--i-may-pass-on", "toy"]
     assert CliRunner().invoke(main, words).exit_code == 0
     assert "its footage is shown on the word of whoever rendered this page" in text()
-    assert "This page: g4g-eval report RUN --media embed --media-limit 1 --i-may-pass-on toy " in text()
+    assert "rendered anew: g4g-eval report RUN --media embed --media-limit 1 --i-may-pass-on toy " in text()
     shots["shots"][KEY]["about"]["licence"] = "not to be passed on"
     storage.write_json(copy / "shots.json", shots)
     forbidden = CliRunner().invoke(main, [*words[:4], "--i-may-pass-on", "toy"])
