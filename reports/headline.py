@@ -38,6 +38,8 @@ def headline(
     said = [_asked(summary, rivals, contenders, controls)]
     if summary["refused"]:
         return [*said, f"There is no table: {summary['refused']}."]
+    if len(rivals) > 1:
+        said[0] += " Each aspect goes by one headline metric."
     comparisons = _comparisons(summary, models, sources)
     if len(rivals) > 1 and not any(comparison.tested for comparison in comparisons):
         said.append(f"{_NOTHING_TOLD}.")

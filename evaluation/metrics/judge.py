@@ -18,7 +18,7 @@ DISTANCE = Metric(
 CONFIDENCE = Metric(
     id="sync_c@judge", name="Sync-C (judge)", unit="", better="higher", kind="clip", near_truth=True, by_judge=True,
     definition="Median less minimum of the mean distances of picture and sound over all shifts: how clearly one "
-    f"fits, {_BY}.",
+    f"fits, {_BY}. All shifts take part, so that real speech at another time scores, too.",
 )  # fmt: skip
 SCORE = Metric(
     id="sync_score@judge", name="Sync (judge)", unit="", better="higher", kind="clip", near_truth=True, by_judge=True,

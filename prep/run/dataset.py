@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -19,7 +20,7 @@ from prep.run.plan import Plan, PlannedClip
 from prep.shards import schema
 from prep.shards.tables import read_table
 from prep.sources import SourceRoot
-from prep.sources.identity import IdentityRule
+from prep.sources.identity import IdentityRule, Table
 
 _RECORDED_FIELDS = {
     "size", "landmarks", "faces", "min_frames", "min_face", "max_mismatch", "shard_mb", "part_seconds", "split_by",
@@ -33,18 +34,26 @@ def command_of(sources: Iterable[SourceRoot], rule: IdentityRule | None, config:
     Options that change neither samples nor their place in shards are left out.
     """
     words = ["g4g-prep", "build-shards"]
+    told = "" if rule is None else rule.placeless
     for source in sorted(sources, key=lambda source: source.name):
         place = f"{source.name.upper()}_ROOT"
+        root = source.root.rstrip("/") + "/"
+        if isinstance(rule, Table) and _whole(rule.path).startswith(root):
+            told = f"csv:{place}/{_whole(rule.path).removeprefix(root)}"
         words += [f"--{source.kind}", place if source.name == source.kind else f"{source.name}={place}"]
         for option in (option for option, value in source.options.items() if value):
             words += [f"--{source.kind}-{option}", "DIR"]
-    words += ["--identity", rule.placeless] if rule is not None else []
+    words += ["--identity", told] if told else []
     for name, field in BuildConfig.model_fields.items():
         value = getattr(config, name)
         if name in _RECORDED_FIELDS | CONTENT_FIELDS and value != field.default:
             text = ",".join(f"{share:g}" for share in value) if isinstance(value, tuple) else f"{value}"
             words += [f"--{name.replace('_', '-')}", *([] if value is True else [text])]
     return shlex.join([*words, "--out", "DATA"])
+
+
+def _whole(path: str) -> str:
+    return os.path.abspath(path) if storage.is_local(path) else path
 
 
 def write_dataset(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -201,6 +203,7 @@ def test_a_data_set_says_by_which_command_it_is_built_without_any_place(footage:
     assert build_shards("--folder", f"mine={footage}", "--out", "out", "--fix-offset", *options).exit_code == 0
 
     told = json.loads(Path("out/dataset.json").read_text())["command"]
+    assert "csv:FILE" in told
 
     assert str(footage.parent) not in told
     again = shlex.split(told.replace("MINE_ROOT", str(footage)).replace("FILE", str(footage.parent / "who.csv")))
@@ -212,6 +215,16 @@ def test_a_data_set_says_by_which_command_it_is_built_without_any_place(footage:
     assert [p.read_bytes() for p in sorted(Path("again").glob("*.tar"))] == [
         p.read_bytes() for p in sorted(Path("out").glob("*.tar"))
     ]
+
+
+def test_a_table_that_lies_with_the_footage_is_told_by_its_place_there(footage: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(footage, tmp_path / "copy"))
+    (copy / "who.csv").write_text("\n".join(["file,identity", *(f"{path.name},me" for path in copy.rglob("*.mp4"))]))
+    rule = f"csv:{os.path.relpath(copy)}/who.csv"
+    result = build_shards("--folder", f"mine={copy}", "--out", "out", "--identity", rule)
+    assert result.exit_code == 0, result.output
+    told = json.loads(Path("out/dataset.json").read_text())["command"]
+    assert "--folder mine=MINE_ROOT --identity csv:MINE_ROOT/who.csv" in told and str(copy) not in told
 
 
 @pytest.mark.parametrize("kind", ["--folder", "--lrs2", "--hdtf"])

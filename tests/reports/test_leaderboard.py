@@ -758,7 +758,7 @@ def test_the_headline_tells_of_models_before_it_tells_of_controls(tmp_path: Path
     write_synthetic_run(tmp_path, models, people(12), metrics=FEW_METRICS, effect=6.0)
     asked, among, against, *_ = read_board(str(tmp_path))["headline"]
     assert asked.startswith("alpha and beta redrew")
-    assert asked.endswith("still and shuffled stand beside them as controls.")
+    assert "still and shuffled stand beside them as controls. Each aspect goes by one headline metric." in asked
     assert among.startswith("beta is significantly ahead of alpha in") and "control" not in among
     assert "is significantly ahead of both controls in" in against
 
