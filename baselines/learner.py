@@ -80,8 +80,9 @@ class Learner(abc.ABC, Generic[ConfigT, BatchT]):
 
     @property
     def learned_from(self) -> dict[str, object]:
-        """The data, see :meth:`baselines.windows.Windows.describe`, and :attr:`taught_by`."""
-        return {**self._windows.describe(), "taught_by": self.taught_by}
+        """The data, see :meth:`baselines.windows.Windows.describe`, those of figures, and :attr:`taught_by`."""
+        validation = "none" if self._validation is None else self._validation.told
+        return {**self._windows.describe(), "validation": validation, "taught_by": self.taught_by}
 
     def parts(self) -> list[nn.Module]:
         """See :class:`g4g_core.training.Partitioned`."""

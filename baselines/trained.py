@@ -32,7 +32,8 @@ FACTS = "facts"
 
 FORMAT = 4
 LEARNED_FROM = (
-    "splits", "selected", "samples", "left_out", "identities", "minutes", "footage_sha256", "taught_by"
+    "splits", "selected", "samples", "left_out", "identities", "minutes", "footage_sha256", "validation",
+    "taught_by",
 )  # fmt: skip
 """What :attr:`baselines.learner.Learner.learned_from` tells."""
 

@@ -154,6 +154,11 @@ class Windows:
         }
 
     @property
+    def told(self) -> str:
+        """The samples as ``--validation`` takes them, FILE for the place of a file."""
+        return "FILE" if self.selected else ",".join(self.splits)
+
+    @property
     def identities(self) -> set[str]:
         return {row.identity for row in self.rows}
 

@@ -355,16 +355,24 @@ def _default_folder(config: Any, project: dict[str, Any]) -> str:
 
     A copy of the project file in another folder then goes on with what was computed, instead of computing it again.
     """
+    from evaluation.merge import MERGED
     from evaluation.run import RUN_FILE
     from g4g_core import storage
+    from g4g_core.errors import StorageError
 
     name = f"{config.protocol.replace('/', '-')}-{config.split.replace(',', '-')}"
-    last = str((project.get("runs") or {}).get("last") or "")
-    noted = storage.join(last, RUN_FILE)
-    if os.path.basename(last) == name and os.path.exists(noted):
-        data = os.path.abspath(config.data) if storage.is_local(config.data) else config.data
-        if storage.read_json(noted).get("data") == data:
-            return last
+    runs = project.get("runs")
+    last = str((runs if isinstance(runs, dict) else {}).get("last") or "")
+    if os.path.basename(last) != name or not os.path.exists(os.path.join(last, RUN_FILE)):
+        return os.path.join("runs", name)
+    try:
+        noted = storage.read_json(storage.join(last, RUN_FILE))
+    except StorageError:
+        noted = None  # it is not ours to mend: a run begins here
+    data = os.path.abspath(config.data) if storage.is_local(config.data) else config.data
+    wanted = {"protocol": config.protocol, "split": config.split, "data": data}
+    if isinstance(noted, dict) and MERGED not in noted and wanted.items() <= noted.items():
+        return last
     return os.path.join("runs", name)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from evaluation.shots import Shot
 from g4g_core import registry, weights
 from g4g_core.errors import UsageError
-from g4g_core.protocols import Marked, Trained
+from g4g_core.protocols import Marked, Training
 from g4g_core.provenance import file_sha256
 from g4g_core.registry import unknown
 
@@ -175,7 +175,8 @@ def _generator(name: str, target: str, checkpoint: str | None) -> Model:
         marks += ("trained against the judge",)
     taught_by = tuple(n for n in _measured_with() if weights.get(n).sha256 in generator.trained_against)
     marks += tuple(f"trained against {network}" for network in taught_by)
-    training = dataclasses.asdict(generator.training) if isinstance(generator, Trained) else None
+    known = getattr(generator, "training", None)  # torch's modules have a flag of this name
+    training = dataclasses.asdict(known) if isinstance(known, Training) else None
     return Model(name, "generator", target, checkpoint, fingerprint, marks, same, taught_by, training=training)
 
 

@@ -202,6 +202,7 @@ class Generator(Protocol):
         trained_against: SHA-256 of the sync experts that its training was driven by.
         losses_off: terms of its loss that were off in training, e.g. ``perception``; tables show them.
         preset: named settings that it was trained from, e.g. ``tiny``; tables show them. ``None``: there are none.
+        training: optional, a :class:`Training`: how its weights came to be.
     """
 
     native_size: int | None
@@ -321,15 +322,8 @@ class Training:
         return cls(
             "g4g-model train", sha256, step, settings.get("seed"), getattr(config, "clips", None), frames,
             **{field: learned_from.get(field) for field in known},
-            command=train_command(name, config, settings, learned_from),
+            command=train_command(name, config, settings, learned_from) if step == settings.get("steps") else None,
         )  # fmt: skip
-
-
-@runtime_checkable
-class Trained(Protocol):
-    """A generator that knows how its weights came to be."""
-
-    training: Training
 
 
 @runtime_checkable

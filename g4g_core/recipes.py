@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from g4g_core import registry
-from g4g_core.config import NetworkConfig
+from g4g_core.config import Config
 
 RUNS = "RUNS"
 """Stands for the folder of all trainings."""
@@ -18,7 +18,7 @@ _CHANGED = ", changed"
 
 
 def train_command(
-    name: str, config: NetworkConfig, settings: Mapping[str, Any], learned_from: Mapping[str, Any]
+    name: str, config: Config, settings: Mapping[str, Any], learned_from: Mapping[str, Any]
 ) -> str | None:
     """What one types, line by line; words in capitals stand for places. ``None`` where the checkpoint tells too little.
 
@@ -26,8 +26,9 @@ def train_command(
         name: of the trainable.
         config: of its network; a preset is named by it, and what differs from it is given field by field.
         settings: of the training loop, as far as weights depend on them.
-        learned_from: what the trainable says of its data: ``splits``, whether samples were ``selected``, and of the
-            sync expert that it was ``taught_by``: how it was named, and the command that trains it, which comes first.
+        learned_from: what the trainable says of its data: ``splits``, whether samples were ``selected``, the
+            ``validation``, by which a term of the loss may begin to count, and of the sync expert that it was
+            ``taught_by``: how it was named, and the command that trains it, which comes first.
     """
     if "splits" not in learned_from or "steps" not in settings or name not in registry.names(registry.TRAINABLES):
         return None
@@ -35,19 +36,20 @@ def train_command(
     from g4g_core.training import Settings
 
     kind = registry.load(registry.TRAINABLES, name)
-    preset = (config.preset or "").removesuffix(_CHANGED)
+    preset = (getattr(config, "preset", None) or "").removesuffix(_CHANGED)
     begun = dict(kind.presets.get(preset, {}))
     words = ["--model", name, *(["--preset", preset] if begun else []), "--shards", "DATA"]
     if list(learned_from["splits"]) != ["train"]:
         words += ["--split", ",".join(learned_from["splits"])]
     words += ["--selection", "FILE"] if learned_from.get("selected") else []
+    words += ["--validation", learned_from["validation"]] if "validation" in learned_from else []
     words += ["--steps", str(settings["steps"]), "--seed", str(settings["seed"])]
     usual = Settings(**{**kind.settings, **begun.get("training", {})}).model_dump(mode="json")
     aside = {*FREE, "device", "steps", "seed"}
     given = {key: value for key, value in settings.items() if key not in aside and value != usual.get(key)}
     flat = _flat(config.model_dump(mode="json"))
     base = _flat(kind.Config.model_validate(begun.get("model", {})).model_dump(mode="json"))
-    aside = {*config.places, "preset"}  # where an expert lay is told by its own name, see below
+    aside = {*getattr(config, "places", ()), "preset"}  # where an expert lay is told by its own name, see below
     given |= {key: value for key, value in flat.items() if key not in aside and value != base.get(key)}
     teacher = learned_from.get("taught_by") or {}
     before = str(teacher.get("command") or "")

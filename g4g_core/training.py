@@ -212,7 +212,9 @@ class _Run:
         self.trainable, self.settings = trainable, settings
         self.folder, self.accelerator = folder, accelerator
         # convolutions are faster so, by a third for Wav2Lip on a CPU; checkpoints hold the usual order
-        trainable.module.to(memory_format=torch.channels_last)
+        for tensor in (*trainable.module.parameters(), *trainable.module.buffers()):
+            if tensor.dim() == 4:
+                tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
         self._losses = accelerator.prepare(_Losses(trainable))
         self._parts = trainable.parts() if isinstance(trainable, Partitioned) else [trainable.module]
         self.optimizer = torch.optim.AdamW(_groups(trainable.module, settings), lr=settings.learning_rate)

@@ -219,6 +219,11 @@ class Batches:
     def __len__(self) -> int:
         return len(self._segments)
 
+    @property
+    def told(self) -> str:
+        """The samples as ``--validation`` takes them, FILE for the place of a file."""
+        return "FILE" if self.selected else ",".join(self.splits)
+
     def alone(self) -> Batches:
         """The same samples one at a time, at full size and not in a mirror: to look at."""
         other = copy.copy(self)

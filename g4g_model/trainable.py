@@ -86,6 +86,7 @@ class G4GTrainable:
             "identities": len(self._batches.identities),
             "minutes": round(self._batches.minutes, 2),
             "footage_sha256": self._batches.digest(),
+            "validation": "none" if self._validation is None else self._validation.told,
             "validation_samples": 0 if self._validation is None else len(self._validation),
             "taught_by": self._taught_by(),
             "losses_off": list(self.losses_off),

@@ -7,6 +7,8 @@ import dataclasses
 import hashlib
 import io
 import os
+import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -254,15 +256,23 @@ def _describe(datasets: Sequence[Dataset], tables: Sequence[Tables], plan: _Plan
         }
     configs = [dataset.info.get("config") for dataset in datasets]
     same = all(config == configs[0] for config in configs)
-    commands = dict.fromkeys(dataset.info["command"] for dataset in datasets if "command" in dataset.info)
+    names = [f"DATA_{number}" for number in range(1, len(datasets) + 1)]
+    commands = [_told(dataset.info.get("command"), name) for dataset, name in zip(datasets, names, strict=True)]
     return {
         **{field: datasets[0].info[field] for field in MUST_AGREE},
-        "command": "\n".join([*map(str, commands), f"g4g-prep merge{' DATA' * len(datasets)} --out DATA"]),
+        "command": "\n".join([*commands, shlex.join(["g4g-prep", "merge", *names, "--out", "DATA"])]),
         "config": configs[0] if same else {"merged": configs},
         "splits": splits,
         "sources": sources,
         "leaks": [str(leak) for leak in together.leaks()],
     }
+
+
+def _told(command: str | None, name: str) -> str:
+    """The command that builds a part, into a folder of this name."""
+    if command is None:
+        return f"# {name} does not note how it was built"
+    return re.sub(r"\bDATA\b", name, command)
 
 
 def _counts(rows: Any) -> dict[str, Any]:

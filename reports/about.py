@@ -77,6 +77,8 @@ def learned_alike(models: Sequence[Mapping[str, Any]]) -> str:
     }
     parts: dict[str, list[str]] = {"the same": [], "different": []}
     for what, values in facts.items():
+        if values == {None}:
+            continue
         parts["the same" if len(values) == 1 else "different"].append(what)
     said = "; ".join(f"{how} {joined(whats)}" for how, whats in parts.items() if whats)
     return f"Trainings of {joined([model['name'] for model in known])}: {said}."

@@ -151,7 +151,7 @@ def _among(
             _note(wins, claim, comparison)
         elif len(leaders) < len(ranked) and len(leaders) <= AT_MOST_NAMED:
             best = joined([called[name] for name in leaders])
-            _note(first, f"Nobody is significantly better than {best}", comparison)
+            _note(first, f"No other model is significantly better than {best}", comparison)
     said = [_clauses(found, everywhere) for found in (wins, first) if found]
     if not wins:
         said.insert(0, "No model is significantly ahead of all the others at anything listed below")
@@ -200,16 +200,28 @@ def _against_counted(
     everywhere: bool,
 ) -> str:
     """What many models are worth beside the controls: how many of them are better."""
-    found: Wins = {}
+    better: Wins = {}
+    worse: Wins = {}
     for comparison in comparisons:
         ranked = [name for name in contenders if name in comparison.ranked]
         if any(comparison.is_tested(name, controls) for name in ranked):
-            better = sum(comparison.beats_all(name, controls) for name in ranked)
-            count = "none" if not better else "all" if better == len(ranked) else f"{better} of {len(ranked)}"
-            _note(found, f"{count} {'is' if better < 2 else 'are'} significantly better", comparison)
-    if not found:
+            ahead = sum(comparison.beats_all(name, controls) for name in ranked)
+            _note(better, f"{_counted(ahead, ranked, contenders)} significantly better", comparison)
+            behind = sum(comparison.is_beaten(name, controls) for name in ranked)
+            if behind:
+                _note(worse, f"{_counted(behind, ranked, contenders)} significantly worse than a control", comparison)
+    if not better:
         return f"{_NOTHING_TOLD}."
-    return f"Beside {field_of(controls, called)}, of these models {_clauses(found, everywhere)}."
+    said = f"Beside {field_of(controls, called)}, of these models {_clauses(better, everywhere)}."
+    return f"{said} Of them, {_clauses(worse, everywhere)}." if worse else said
+
+
+def _counted(count: int, ranked: Sequence[str], all_: Sequence[str]) -> str:
+    """``3 of 4 are``; those that are not ranked are not counted, and that is said."""
+    few = " that are ranked" if len(ranked) < len(all_) else ""
+    if count == len(ranked):
+        return f"all{few} are"
+    return f"{count or 'none'} of {len(ranked)}{few} {'is' if count < 2 else 'are'}"
 
 
 def _beyond(sources: Sequence[Mapping[str, Any]], called: Mapping[str, str], everywhere: bool) -> list[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from baselines.external import is_adapter
@@ -16,6 +17,7 @@ from g4g_core.recipes import RUNS
 _ALWAYS = ("split", "protocol")
 """Options of a run that are named even where they are the defaults: readers ask for them first."""
 
+_OUT = " --out "
 _LAYOUTS = ("lrs2", "hdtf")
 
 _SCORING = ("on_failure", "precision", "timeout")
@@ -36,7 +38,7 @@ def provenance(summary: Mapping[str, Any], run: Mapping[str, Any], samples: Sequ
     """
     environment = run["environment"]
     parts = [_part(summary, run, part) for part in run.get(MERGED, ())]
-    trained = {model["name"] for model in run["models"] if _training(model)}
+    trained = {model["name"]: model["name"] for model in run["models"] if _told(model)}
     own = "" if parts else shlex.join([*_command(summary, run["settings"], trained), "--out", "RUN"])
     return {
         "git_commit": environment["git_commit"],
@@ -48,8 +50,9 @@ def provenance(summary: Mapping[str, Any], run: Mapping[str, Any], samples: Sequ
         "weights": measuring_weights(summary),
         "seed": summary["seed"],
         "precision": summary["precision"],
+        "shards": str(summary["protocol"]).partition("/")[0] in ("reconstruction", "cross"),
         "data": "\n".join([*(_sample(name) for name in samples), *filter(None, [run.get("built_by")])]),
-        "trainings": list(dict.fromkeys(line for model in run["models"] for line in _training(model))),
+        "trainings": _trainings(run["models"]),
         "command": "\n".join(part["command"] for part in parts) or own,
         "render": shlex.join(["g4g-eval", "report", *(["RUN"] if not parts else [part["name"] for part in parts])]),
         "merged": parts,
@@ -62,12 +65,33 @@ def _sample(source: str) -> str:
     return shlex.join(["g4g-prep", "make-sample", f"{source.upper()}_ROOT", "--layout", layout])
 
 
-def _training(model: Mapping[str, Any]) -> list[str]:
-    """The commands that train a model, into a folder that is called as the page calls the model."""
-    *before, own = str((model.get("training") or {}).get("command") or "").splitlines() or [""]
-    if not own:
-        return []
-    return [*before, f"{own.rpartition(' --out ')[0]} --out {shlex.quote(_place(model['name']))}"]
+def _trainings(models: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Commands that train models, into folders that are called as the page calls the models, experts before pupils."""
+    told = {model["name"]: _told(model) for model in models}
+    lines: dict[str, str] = {}
+    used = {_place(name) for name, commands in told.items() if commands}
+    for name, commands in told.items():
+        if not commands:
+            continue
+        *before, own = commands
+        for teacher in before:
+            words, _, place = teacher.rpartition(_OUT)
+            if words not in lines:
+                lines[words] = next(free for free in _numbered(place) if free not in used)
+                used.add(lines[words])
+            own = own.replace(place, lines[words])
+        lines[f"{own.rpartition(_OUT)[0]}{_OUT}{shlex.quote(_place(name))}"] = ""
+    return [f"{words}{_OUT}{place}" if place else words for words, place in lines.items()]
+
+
+def _told(model: Mapping[str, Any]) -> list[str]:
+    """The commands that train a model and, before it, its expert, as its checkpoint says them."""
+    return str((model.get("training") or {}).get("command") or "").splitlines()
+
+
+def _numbered(place: str) -> Iterator[str]:
+    yield place
+    yield from (f"{place}-{number}" for number in itertools.count(2))
 
 
 def _place(name: str) -> str:
@@ -77,21 +101,24 @@ def _place(name: str) -> str:
 def _part(summary: Mapping[str, Any], run: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
     """A run that a merged one was made of."""
     names = [model["name"] for model in run["models"] if model["name"] in part["models"]]
+    told = {model["name"] for model in run["models"] if _told(model)}
+    trained = {part["models"][name]: name for name in names if name in told}
     own = {part["models"][name]: summary["models"][name] for name in names}
+    words = _command({**summary, "models": own}, part["settings"], trained)
     environment = part["environment"]
     return {
         "name": part["name"],
         "models": names,
         "git_commit": environment["git_commit"],
-        "command": shlex.join([*_command({**summary, "models": own}, part["settings"], ()), "--out", part["name"]]),
+        "command": shlex.join([*words, "--out", part["name"]]),
     }
 
 
-def _command(summary: Mapping[str, Any], settings: Mapping[str, Any], trained: Collection[str]) -> list[str]:
+def _command(summary: Mapping[str, Any], settings: Mapping[str, Any], trained: Mapping[str, str]) -> list[str]:
     """Words of what computes the run again; words in capitals stand for places on the reader's machine.
 
     Args:
-        trained: models whose training is told.
+        trained: models whose training is told, with their names on the page.
     """
     kind = str(summary["protocol"]).partition("/")[0]
     names = [name for name in summary["models"] if name != TRUTH]
@@ -110,7 +137,7 @@ def _command(summary: Mapping[str, Any], settings: Mapping[str, Any], trained: C
         words += ["--no-controls"] if settings.get("controls") is False else []
         words += ["--pooled"] if settings.get("pooled") else []
     for name in sorted(settings.get("checkpoints") or {}):
-        words += ["--checkpoint", f"{name}={_place(name) if name in trained else 'PATH'}"]
+        words += ["--checkpoint", f"{name}={_place(trained[name]) if name in trained else 'PATH'}"]
     if settings.get("metrics"):
         words += ["--metrics", ",".join(settings["metrics"])]
     return ["g4g-eval", *words, *_options(_SCORING, summary, settings)]

@@ -37,7 +37,7 @@ def command_of(sources: Iterable[SourceRoot], rule: IdentityRule | None, config:
     told = "" if rule is None else rule.placeless
     for source in sorted(sources, key=lambda source: source.name):
         place = f"{source.name.upper()}_ROOT"
-        root = source.root.rstrip("/") + "/"
+        root = _whole(source.root).rstrip("/") + "/"
         if isinstance(rule, Table) and _whole(rule.path).startswith(root):
             told = f"csv:{place}/{_whole(rule.path).removeprefix(root)}"
         words += [f"--{source.kind}", place if source.name == source.kind else f"{source.name}={place}"]
@@ -47,7 +47,7 @@ def command_of(sources: Iterable[SourceRoot], rule: IdentityRule | None, config:
     for name, field in BuildConfig.model_fields.items():
         value = getattr(config, name)
         if name in _RECORDED_FIELDS | CONTENT_FIELDS and value != field.default:
-            text = ",".join(f"{share:g}" for share in value) if isinstance(value, tuple) else f"{value}"
+            text = ",".join(repr(share) for share in value) if isinstance(value, tuple) else f"{value}"
             words += [f"--{name.replace('_', '-')}", *([] if value is True else [text])]
     return shlex.join([*words, "--out", "DATA"])
 

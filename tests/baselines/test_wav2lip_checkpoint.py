@@ -276,7 +276,7 @@ def test_weights_of_half_the_bits_fill_the_network(tmp_path: Path) -> None:
 LEARNED: dict[str, Any] = {
     "learned_from": {
         "splits": ["train"], "selected": False, "samples": 3, "left_out": 0, "identities": 2, "minutes": 0.1,
-        "footage_sha256": "b" * 64, "taught_by": {"expert": "PATH", "command": None},
+        "footage_sha256": "b" * 64, "validation": "none", "taught_by": {"expert": "PATH", "command": None},
     },
     "settings": {"steps": 2, "seed": 5, "threads": 2},
     "step": 2,

@@ -111,6 +111,13 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_the_samples_keys(tmp_path: 
     assert checkpoints(tmp_path / "run") == [20]
 
 
+def test_weights_of_any_rank_are_trained(tmp_path: Path) -> None:
+    line = Line()
+    for rank in range(7):
+        line.module.register_buffer(f"rank{rank}", torch.zeros([1] * rank))
+    assert train(line, SETTINGS, tmp_path / "run", quiet=True)["step"] == SETTINGS.steps
+
+
 def test_the_newest_checkpoints_and_the_best_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([1.0, 5.0, 2.0, 3.0, 4.0])
     monkeypatch.setattr(Line, "validate", lambda self: {"score": next(scores)})

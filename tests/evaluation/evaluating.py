@@ -47,6 +47,7 @@ class Base:
     trained_against = ()
     losses_off = ()
     preset = None
+    training = False  # as torch's modules have it; no account of a training
 
 class Kind:
     summary = "of a test"

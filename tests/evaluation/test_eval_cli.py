@@ -18,7 +18,8 @@ from click.testing import CliRunner
 from evaluating import KIND, Register
 
 from evaluation import selfcheck
-from evaluation.cli import main
+from evaluation.cli import _default_folder, main
+from evaluation.config import RunConfig
 from evaluation.tables import cell_text, number
 
 
@@ -46,24 +47,29 @@ def test_run_alone_takes_the_data_set_of_the_folder_and_leaves_a_page(shards: st
 
 
 def test_a_copy_of_the_project_file_goes_on_with_the_run_that_it_notes(shards: str, tmp_path: Path) -> None:
-    there, here, elsewhere = (tmp_path / name for name in ("demo", "here", "elsewhere"))
-    for folder in (there, here, elsewhere):
+    there, here = (tmp_path / name for name in ("demo", "here"))
+    for folder in (there, here):
         folder.mkdir()
     short = ("--models", "still", "--metrics", "psnr", "--limit", "1", "--scheduler", "sync", "--quiet", "--no-report")
     assert command("run", *short, "--data", shards, cwd=there).returncode == 0
     noted = {"data": {"root": shards}, **yaml.safe_load((there / "g4g.yaml").read_text())}
-    for folder in (here, elsewhere):
-        (folder / "g4g.yaml").write_text(yaml.safe_dump(noted))
+    (here / "g4g.yaml").write_text(yaml.safe_dump(noted))
 
     again = command("run", *short, cwd=here)
 
     assert again.returncode == 0, again.stderr
     assert "3 of 3 cells were there" in again.stdout and not (here / "runs").exists()
-    facts = json.loads((there / "runs" / "reconstruction-1-test" / "run.json").read_text())
-    (there / "runs" / "reconstruction-1-test" / "run.json").write_text(json.dumps({**facts, "data": "/other"}))
-    apart = command("run", *short, cwd=elsewhere)  # that run is of other data: a new one begins here
-    assert "0 of 3 cells were there" in apart.stdout, apart.stderr
-    assert (elsewhere / "runs" / "reconstruction-1-test" / "summary.json").is_file()
+    place = there / "runs" / "reconstruction-1-test" / "run.json"
+    facts = json.loads(place.read_text())
+    config = RunConfig(data=shards)
+    assert _default_folder(config, noted) == str(place.parent)
+    for other in ({**facts, "data": "/other"}, {**facts, "split": "val"}, {**facts, "merged": []}, [], None):
+        place.write_text(json.dumps(other))
+        assert _default_folder(config, noted) == "runs/reconstruction-1-test", other
+    for text in ("", "{"):
+        place.write_text(text)
+        assert _default_folder(config, noted) == "runs/reconstruction-1-test"
+    assert _default_folder(config, {"runs": "x"}) == "runs/reconstruction-1-test"
 
 
 BROKEN = (

@@ -30,6 +30,7 @@ from prep.sources.sample import LICENCE
 from reports.claims import TAUGHT
 from reports.clips import ALPHABET, MISSING, pack_column, pack_curve
 from reports.exports import board_csv, board_latex, board_markdown
+from reports.headline import _against_counted, _Comparison
 from reports.leaderboard import read_board, write_report
 
 EVIL = "<img src=x onerror=alert(1)>"
@@ -768,3 +769,34 @@ def test_many_models_are_counted_beside_the_controls(tmp_path: Path) -> None:
     write_synthetic_run(tmp_path, models, people(12), metrics=FEW_METRICS, effect=6.0)
     against = read_board(str(tmp_path))["headline"][2]
     assert against.startswith("Beside still (control), of these models all are significantly better in lip sync")
+
+
+def test_losses_to_controls_and_models_without_a_rank_are_counted_too() -> None:
+    comparison = _Comparison(
+        "lip sync", "lrs2", frozenset({"still", "a", "b"}), frozenset({("a", "still"), ("b", "still"), ("a", "b")}),
+        frozenset({frozenset(("a", "still")), frozenset(("b", "still"))}),
+    )  # fmt: skip
+    worse = dataclasses.replace(comparison, aspect="motion", better=frozenset({("still", "a"), ("b", "still")}))
+    called = {"still": "still (control)", "a": "a", "b": "b", "c": "c"}
+    said = _against_counted(["a", "b", "c"], ["still"], [comparison, worse], called, False)
+    assert said == (
+        "Beside still (control), of these models all that are ranked are significantly better in lip sync; "
+        "1 of 2 that are ranked is significantly better in motion. "
+        "Of them, 1 of 2 that are ranked is significantly worse than a control in motion."
+    )
+
+
+def test_experts_that_differ_are_trained_into_folders_of_their_own(tmp_path: Path) -> None:
+    def pupil(name: str, seed: int) -> Model:
+        expert = f"g4g-model train --model wav2lip-expert --shards DATA --seed {seed} --out RUNS/wav2lip-expert"
+        own = "g4g-model train --model wav2lip --shards DATA --set expert=RUNS/wav2lip-expert --out RUNS/wav2lip"
+        return model(name, training=training(command=f"{expert}\n{own}"))
+
+    models = [GROUND_TRUTH, pupil("one", 0), pupil("two", 1), pupil("three", 0)]
+    write_synthetic_run(tmp_path, models, people(6), metrics=FEW_METRICS)
+    lines = [shlex.split(line) for line in read_board(str(tmp_path))["provenance"]["trainings"]]
+    places = [line[-1] for line in lines]
+    assert places == ["RUNS/wav2lip-expert", "RUNS/one", "RUNS/wav2lip-expert-2", "RUNS/two", "RUNS/three"]
+    taught = {line[-1]: line[line.index("--set") + 1] for line in lines if "--set" in line}
+    first, second = "expert=RUNS/wav2lip-expert", "expert=RUNS/wav2lip-expert-2"
+    assert taught == {"RUNS/one": first, "RUNS/two": second, "RUNS/three": first}
