@@ -111,9 +111,9 @@ def test_rate_reload_finish_export_collect(browser: Any, built: BuiltStudy, tmp_
         start(page)
         for _ in range(3):
             answer_with_keys(page, built)
-        before = page.locator("#trial-title").inner_text()
+        assert page.locator("#trial-title").inner_text() == "Task 4 of 7"
         page.reload()
-        assert page.locator("#trial-title").inner_text() == before == "Task 4 of 7"
+        page.locator("#trial-title", has_text="Task 4 of 7").wait_for()  # a busy browser hands the storage over later
         answer_all(page, built)
         page.reload()
         assert page.locator("#done-title").is_visible()
