@@ -4,7 +4,6 @@
 PYTHON ?= python3
 WORKERS ?= 2
 STEPS ?= 200
-EXPERT_STEPS ?= 125
 PYTEST_ARGS ?=
 
 VENV := .venv
@@ -80,19 +79,19 @@ demo-data: $(VENV)/installed
 	cd demo && $(G4G_PREP) stats
 	cd demo && $(G4G_PREP) contact-sheet
 
-# Each model is trained for the same steps on the same frames, on a core of its own; Wav2Lip's expert goes before it, and
-# for as long as it takes to tell right pairs from wrong ones. A run that was interrupted is resumed.
-TRAIN = cd demo && $(G4G_MODEL) train --preset tiny --shards shards --set threads=1
+# Each model is trained for the same steps on the same frames, on a core of its own; Wav2Lip's expert goes before it. A
+# run that was interrupted is resumed.
+TRAIN = cd demo && $(G4G_MODEL) train --preset tiny --shards shards --steps $(STEPS) --set threads=1
 RESUMED = $(if $(wildcard demo/runs/$(1)/run.json),--resume)
 
 demo/runs/g4g/g4g.safetensors:
-	$(TRAIN) --steps $(STEPS) --model g4g --out runs/g4g $(call RESUMED,g4g) --quiet
+	$(TRAIN) --model g4g --out runs/g4g $(call RESUMED,g4g) --quiet
 
 demo/runs/wav2lip-expert/wav2lip-expert.safetensors:
-	$(TRAIN) --steps $(EXPERT_STEPS) --model wav2lip-expert --out runs/wav2lip-expert $(call RESUMED,wav2lip-expert)
+	$(TRAIN) --model wav2lip-expert --out runs/wav2lip-expert $(call RESUMED,wav2lip-expert)
 
 demo/runs/wav2lip/wav2lip.safetensors: demo/runs/wav2lip-expert/wav2lip-expert.safetensors
-	$(TRAIN) --steps $(STEPS) --model wav2lip --set expert=runs/wav2lip-expert --out runs/wav2lip $(call RESUMED,wav2lip)
+	$(TRAIN) --model wav2lip --set expert=runs/wav2lip-expert --out runs/wav2lip $(call RESUMED,wav2lip)
 
 # Wav2Lip has an expert to train first, so G4G is done before it. The core that is free by then measures the footage
 # itself, which waits for no training; the evaluation finds that done.
