@@ -15,6 +15,7 @@ from torch import nn
 from baselines.trained import FACTS, About, as_trained, facts_sha256, write
 from baselines.windows import Windows, open_windows
 from g4g_core.config import ConfigT
+from g4g_core.lineage import learned_from
 from g4g_core.protocols import TrainingData
 from g4g_core.runs import came_of
 from g4g_core.training import Turn, mapped
@@ -80,9 +81,8 @@ class Learner(abc.ABC, Generic[ConfigT, BatchT]):
 
     @property
     def learned_from(self) -> dict[str, object]:
-        """The data, see :meth:`baselines.windows.Windows.describe`, those of figures, and :attr:`taught_by`."""
-        validation = "none" if self._validation is None else self._validation.told
-        return {**self._windows.describe(), "validation": validation, "taught_by": self.taught_by}
+        """The data, see :func:`g4g_core.lineage.learned_from`, and :attr:`taught_by`."""
+        return {**learned_from(self._windows, self._validation), "taught_by": self.taught_by}
 
     def parts(self) -> list[nn.Module]:
         """See :class:`g4g_core.training.Partitioned`."""

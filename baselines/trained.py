@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic
 from g4g_core import storage
 from g4g_core.config import ConfigT
 from g4g_core.errors import WeightsError
+from g4g_core.lineage import shown
 from g4g_core.protocols import Training
 from g4g_core.provenance import digest, file_sha256, stable_json, tensors_sha256
 from g4g_core.registry import unknown
@@ -30,14 +31,15 @@ COUNTED = "counted."
 FACTS = "facts"
 """Name, in such a checkpoint, of the bytes of :func:`facts_sha256`: so ``state.json`` says of it what was written."""
 
-FORMAT = 4
+FORMAT = 5
 LEARNED_FROM = (
-    "splits", "selected", "samples", "left_out", "identities", "minutes", "footage_sha256", "validation",
-    "taught_by",
+    "splits", "selected", "selections", "samples", "left_out", "identities", "people", "sources", "minutes",
+    "footage_sha256", "validation", "taught_by",
 )  # fmt: skip
 """What :attr:`baselines.learner.Learner.learned_from` tells."""
 
 _FINDINGS = "findings"
+_CAME = ("step", "torch", "processor")
 _FIELD = "baseline"  # one field: several would be written in an order that changes
 _METADATA = "__metadata__"
 _STATE, _MODEL = "state.json", "model.safetensors"
@@ -58,6 +60,7 @@ class About(Generic[ConfigT]):
         learned_from: see :attr:`baselines.learner.Learner.learned_from`; empty where it is not known.
         settings: of the training loop, as far as they change weights.
         step: of the optimiser, ``None`` where it is not known.
+        torch: version that trained it; with ``processor``, by its own name: what it was trained on.
         sha256: of the file that it was read from, "" where it was not.
     """
 
@@ -71,6 +74,8 @@ class About(Generic[ConfigT]):
     learned_from: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     step: int | None = None
+    torch: str | None = None
+    processor: str | None = None
     sha256: str = dataclasses.field(default="", compare=False)
 
     @property
@@ -80,7 +85,8 @@ class About(Generic[ConfigT]):
             return Training(self.origin, self.sha256)
         return Training.of_run(
             self.name, self.sha256, self.config, step=self.step, settings=self.settings,
-            learned_from=self.learned_from, frames=FRAMES,
+            learned_from=self.learned_from, frames=FRAMES, losses_off=self.losses_off,
+            trained_against=self.trained_against, torch=self.torch, processor=self.processor,
         )  # fmt: skip
 
     def told(self) -> dict[str, Any]:
@@ -116,7 +122,8 @@ def write(path: Path, about: About[Any], tensors: Mapping[str, torch.Tensor]) ->
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     facts = {**about.told(), "name": about.name}
-    facts |= {"learned_from": dict(about.learned_from), "settings": dict(about.settings), "step": about.step}
+    facts |= {"learned_from": dict(about.learned_from), "settings": dict(about.settings)}
+    facts |= {name: getattr(about, name) for name in _CAME}
     sealed = {**facts, "sha256": _seal(facts, save(plain))}
     storage.write_bytes(str(path), save(plain, {_FIELD: stable_json(sealed).decode()}))
 
@@ -188,7 +195,8 @@ def read_trained(
         learned_from = facts["learned_from"] if len(files) == 1 else {name: facts[name] for name in LEARNED_FROM}
         about = About(
             facts["name"], config, tuple(off), tuple(against), tuple(findings), learned_from=learned_from,
-            settings=facts["settings"], step=facts["step"], sha256=fingerprint_of(files),
+            settings=facts["settings"], step=facts["step"], torch=facts.get("torch"), processor=facts.get("processor"),
+            sha256=fingerprint_of(files),
         )  # fmt: skip
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
         raise WeightsError(
@@ -225,7 +233,8 @@ def _facts_of_step(place: Path, data: bytes, tensors: Mapping[str, torch.Tensor]
     from g4g_core.runs import FREE
 
     settings = {field: value for field, value in state["settings"].items() if field not in FREE}
-    return {**description, "name": name, "settings": settings, "step": state["step"]}
+    came = {field: state[field] for field in _CAME if field in state}
+    return {**description, "name": name, "settings": settings, **came}
 
 
 def _require_format(facts: Mapping[str, Any]) -> None:
@@ -304,9 +313,10 @@ def told_of(
     }
     if source is not None:
         known = {name: list(getattr(about, name)) for name in ("losses_off", "trained_against", _FINDINGS, "marks")}
-        came = {"step": about.step, "steps": about.settings.get("steps"), "seed": about.settings.get("seed")}
+        came = {**{name: getattr(about, name) for name in _CAME}, "steps": about.settings.get("steps")}
+        came["seed"] = about.settings.get("seed")
         where = {"path": source[0], "sha256": source[1], "origin": about.origin}
-        found["checkpoint"] = {**where, **came, **about.learned_from, **known, "command": about.training.command}
+        found["checkpoint"] = {**where, **came, **shown(about.learned_from), **known, "command": about.training.command}
     return found
 
 

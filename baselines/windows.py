@@ -7,23 +7,20 @@ With the same seed and settings a baseline is given, step by step, the frames an
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 
-from g4g_core.errors import DatasetError, UsageError
 from g4g_core.protocols import POSE_POINTS, TrainingData
-from g4g_core.references import SHORTEST, choose_references
+from g4g_core.references import choose_references
 from g4g_model.config import FRAMES, G4GConfig
-from g4g_model.data import Segment, turned
+from g4g_model.data import turned
+from g4g_model.footage import Footage, Segment, require_strangers, validated_on
 from prep.shards.access import SampleReader
-from prep.shards.index import Dataset, Selection, read_selection
+from prep.shards.index import Dataset, Selection
 from prep.shards.members import CorruptSample
-from prep.shards.rows import Row
 from prep.shards.schema import MaskBit
 from prep.stages.geometry import MIRROR
-from prep.sync_expert.footage import shots
 
 LEAST = G4GConfig().windows + FRAMES - 1
 """Frames that a sample must have: as many as G4G's matrix of mouths and sounds needs."""
@@ -87,21 +84,12 @@ def mirrored_pose(pose: np.ndarray, side: int) -> np.ndarray:
     return np.asarray(pose[:, order] * (-1, 1) + (side - 1, 0), np.float32)
 
 
-class Windows:
+class Windows(Footage):
     """Draws windows from the samples of some splits; only frames that are needed are read.
 
-    Samples under :data:`LEAST` frames, or without references, are left out; ``left_out`` counts them.
-
     Args:
-        dataset: an open data set.
-        splits: of it.
-        clips: samples that are drawn from at a time.
-        selection: the samples to use, ``None``: all of them.
+        dataset, splits, clips, selection: see :class:`g4g_model.footage.Footage`, and on what is raised.
         mirror: show every second sample in a mirror.
-
-    Raises:
-        DatasetError: nothing is selected, or too few samples are usable.
-        UsageError: crops are stored at sizes that differ.
     """
 
     def __init__(
@@ -112,62 +100,8 @@ class Windows:
         selection: Selection | None = None,
         mirror: bool = False,
     ) -> None:
-        keys = read_selection(selection) if selection is not None else None
-        rows = [row for split in splits for row in dataset.rows(split) if keys is None or row.key in keys]
-        if len({row.size for row in rows}) > 1:
-            raise UsageError("crops of different sizes cannot be trained on together", "Select those of one size.")
-        found = [Segment(tuple(group), number) for _, group in shots(rows) for number in range(len(group))]
-        self._segments = [
-            segment
-            for segment in found
-            if segment.row.n_frames >= LEAST and (len(segment.rows) > 1 or segment.row.n_frames >= SHORTEST)
-        ]
-        self.left_out = len(found) - len(self._segments)
-        if len(self._segments) < clips:
-            raise DatasetError(
-                f"{len(self._segments)} samples can be learned from ({self.left_out} are too short), a batch needs "
-                f"{clips}",
-                "Give more footage, or lower --set clips.",
-            )
-        self.splits, self.selected = tuple(splits), selection is not None
+        super().__init__(dataset, splits, selection, least=LEAST, clips=clips)
         self.reader, self.mirror, self._clips = SampleReader(dataset), mirror, clips
-        self._tars = {shard.stem: shard.marker["sha256"] for split in splits for shard in dataset.committed(split)}
-
-    def __len__(self) -> int:
-        return len(self._segments)
-
-    @property
-    def rows(self) -> list[Row]:
-        """The samples."""
-        return [segment.row for segment in self._segments]
-
-    def describe(self) -> dict[str, object]:
-        """What is learned from, for a checkpoint."""
-        return {
-            "splits": list(self.splits),
-            "selected": self.selected,
-            "samples": len(self),
-            "left_out": self.left_out,
-            "identities": len(self.identities),
-            "minutes": round(sum(row.n_frames for row in self.rows) / 25 / 60, 2),
-            "footage_sha256": self._digest(),
-        }
-
-    @property
-    def told(self) -> str:
-        """The samples as ``--validation`` takes them, FILE for the place of a file."""
-        return "FILE" if self.selected else ",".join(self.splits)
-
-    @property
-    def identities(self) -> set[str]:
-        return {row.identity for row in self.rows}
-
-    def _digest(self) -> str:
-        """SHA-256 of which samples are learned from, and of the shards that hold them."""
-        hasher = hashlib.sha256()
-        for row in self.rows:
-            hasher.update(f"{row.key} {row.frame_start} {row.n_frames} {self._tars[row.shard]}\n".encode())
-        return hasher.hexdigest()
 
     def draw(self, rng: np.random.Generator) -> list[Window]:
         """Windows of ``clips`` different samples; all chance is ``rng``'s, used as G4G uses it.
@@ -175,10 +109,10 @@ class Windows:
         Raises:
             CorruptSample: a sample that cannot be read, or one whose ``erase`` mask is empty.
         """
-        numbers = rng.choice(len(self._segments), self._clips, replace=False)
+        numbers = rng.choice(len(self.segments), self._clips, replace=False)
         seeds = rng.integers(2**63, size=len(numbers))
         return [
-            self._window(self._segments[int(number)], np.random.default_rng(seed))
+            self._window(self.segments[int(number)], np.random.default_rng(seed))
             for number, seed in zip(numbers, seeds, strict=True)
         ]
 
@@ -239,13 +173,7 @@ def open_windows(data: TrainingData, clips: int, mirror: bool) -> tuple[Windows,
     windows = Windows(dataset, data.splits, clips, data.selection, mirror)
     if data.validation is None:
         return windows, None
-    if data.validation in dataset.splits:
-        validation = Windows(dataset, (data.validation,), 1)
-    else:
-        validation = Windows(dataset, dataset.splits, 1, data.validation)
-    shared = sorted(validation.identities & windows.identities)
-    if shared:
-        raise DatasetError(
-            f"{shared[0]} is trained on and in the validation", "Select people that the other selection leaves out."
-        )
+    splits, selection = validated_on(dataset, data.validation)
+    validation = Windows(dataset, splits, 1, selection)
+    require_strangers(windows, validation)
     return windows, validation

@@ -336,9 +336,9 @@ def _finish(report: Any, options: dict[str, Any]) -> None:
 
 
 def _runner(options: dict[str, Any]) -> Any:
-    from prep.run.runners import open_runner
+    from prep.run.runners import LateRunner, open_runner
 
-    return open_runner(options["workers"] or os.cpu_count() or 1, options["scheduler"])
+    return LateRunner(lambda: open_runner(options["workers"] or os.cpu_count() or 1, options["scheduler"]))
 
 
 def _last_run() -> str:

@@ -143,7 +143,8 @@ def merge_runs(folders: Sequence[str], out: str) -> dict[str, Any]:
         for part in parts
     ]
     facts = {name: summary[name] for name in ("protocol", "split", "seed", "precision", "on_failure", "judge")}
-    facts |= {name: parts[0].facts.get(name) for name in ("timeout", "built_by")}  # their data are the same
+    of_data = ("built_by", "selected_by", "leaks", "about", "judge_met")  # the same for all parts, as their data are
+    facts |= {name: parts[0].facts.get(name) for name in ("timeout", *of_data)}
     facts |= {"settings": {}, MERGED: made_of}
     write_run(out, results.plan, results, summary, facts)
     return summary

@@ -6,12 +6,13 @@ import dataclasses
 import functools
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from evaluation.shots import Shot
 from g4g_core import registry, weights
 from g4g_core.errors import UsageError
+from g4g_core.lineage import people
 from g4g_core.protocols import Marked, Training
 from g4g_core.provenance import file_sha256
 from g4g_core.registry import unknown
@@ -24,6 +25,12 @@ SHUFFLED = "shuffled"
 CONTROLS = ("still", SHUFFLED)
 
 Kind = Literal["truth", "shuffled", "generator", "external", "precomputed", "recut"]
+
+JUDGED = "trained against the judge"
+"""Mark of a model that the judge's metrics show and never rank; other networks that measure have theirs."""
+
+MET = "of these people"
+"""How the mark of a model ends that learned from people whom it is shown here."""
 
 _CONTROL_VERSIONS = {"truth": "truth/1", "shuffled": "shuffled/1"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._()+-]{0,63}")
@@ -45,7 +52,8 @@ class Model:
         judged_by_its_teacher: the embedded judge drove its training, so the judge's metrics rank it nowhere.
         taught_by: names in the weights registry of networks that drove its training and that metrics measure with.
         footage: roots of the original videos by source ("" for all others), for a program that wants whole frames.
-        training: fields of :class:`g4g_core.protocols.Training`, of a generator that knows it.
+        training: fields of :class:`g4g_core.protocols.Training`, of a generator that knows it; ``met`` instead of
+            ``people``: how many of those that are shown here it learned from, ``None`` where that is not known.
     """
 
     name: str
@@ -86,6 +94,7 @@ def models_of(
     footage: Mapping[str, str] | None = None,
     *,
     controls: bool = False,
+    identities: Collection[str] | None = None,
 ) -> list[Model]:
     """The models that the user named, the ground truth first.
 
@@ -96,6 +105,7 @@ def models_of(
         checkpoints: path of a checkpoint by name.
         footage: see :attr:`Model.footage`.
         controls: add ``still`` and ``shuffled`` where they are not named.
+        identities: who is shown, by the names that a data set gives them; a model that learned from one is marked.
 
     Raises:
         UsageError: an unknown or doubled name, a checkpoint for nobody, or a model that lacks the one it needs.
@@ -113,13 +123,19 @@ def models_of(
             raise UsageError(f"{name!r} is no name for a model", "Use up to 64 letters, digits, blanks, . _ + - ( ).")
         if any(name == model.name for model in found):
             raise UsageError(f"--models names {name!r} twice", "Give one of them another name: NAME=...")
-        found.append(_model(name, target, checkpoints.pop(name, None), footage))
+        found.append(_model(name, target, checkpoints.pop(name, None), footage, identities))
     if checkpoints:
         raise UsageError(f"--checkpoint {min(checkpoints)}=... belongs to no model of --models")
     return found
 
 
-def _model(name: str, target: str, checkpoint: str | None, footage: Mapping[str, str] | None) -> Model:
+def _model(
+    name: str,
+    target: str,
+    checkpoint: str | None,
+    footage: Mapping[str, str] | None,
+    identities: Collection[str] | None,
+) -> Model:
     kind, colon, path = target.partition(":")
     if colon and kind in _UNGUARDED:
         if checkpoint is not None:
@@ -127,7 +143,7 @@ def _model(name: str, target: str, checkpoint: str | None, footage: Mapping[str,
         return _unguarded(name, kind, path, footage)
     if target == SHUFFLED:
         return Model(name, "shuffled", "", fingerprint=_CONTROL_VERSIONS["shuffled"])
-    return _generator(name, target, checkpoint)
+    return _generator(name, target, checkpoint, identities)
 
 
 def _unguarded(name: str, kind: str, path: str, footage: Mapping[str, str] | None) -> Model:
@@ -149,7 +165,7 @@ def _unguarded(name: str, kind: str, path: str, footage: Mapping[str, str] | Non
     return Model(name, "precomputed", os.path.abspath(path), None, "", ("unguarded",))
 
 
-def _generator(name: str, target: str, checkpoint: str | None) -> Model:
+def _generator(name: str, target: str, checkpoint: str | None, identities: Collection[str] | None) -> Model:
     offered = registry.names(registry.MODELS)
     if target not in offered:
         from baselines.external import adapters
@@ -172,12 +188,22 @@ def _generator(name: str, target: str, checkpoint: str | None) -> Model:
         marks += tuple(generator.marks)
     same = judge_fingerprint() in generator.trained_against
     if same:
-        marks += ("trained against the judge",)
+        marks += (JUDGED,)
     taught_by = tuple(n for n in _measured_with() if weights.get(n).sha256 in generator.trained_against)
     marks += tuple(f"trained against {network}" for network in taught_by)
     known = getattr(generator, "training", None)  # torch's modules have a flag of this name
-    training = dataclasses.asdict(known) if isinstance(known, Training) else None
+    training = None
+    if isinstance(known, Training):
+        training = dataclasses.asdict(known)
+        learned = training.pop("people")
+        training["met"] = met = None if learned is None or identities is None else _met(learned, identities)
+        marks += (f"learned from {met} {MET}",) if met else ()
     return Model(name, "generator", target, checkpoint, fingerprint, marks, same, taught_by, training=training)
+
+
+def _met(learned: Collection[str], identities: Collection[str]) -> int:
+    """How many of those that are shown a model learned from."""
+    return len(set(learned).intersection(people(identities)))
 
 
 def _measured_with() -> list[str]:

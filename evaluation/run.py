@@ -11,6 +11,7 @@ from typing import Any
 
 from evaluation.config import RunConfig
 from evaluation.harness import Dub, Plan, evaluate, make_plan
+from evaluation.metrics.judge import has_met
 from evaluation.models import Model, models_of
 from evaluation.protocols import VIDEOS, Protocol, protocol_named
 from evaluation.results import Results, read_results
@@ -21,13 +22,13 @@ from g4g_core import storage
 from g4g_core.errors import UsageError
 from g4g_core.provenance import environment
 from prep.run.runners import Runner
-from prep.shards.index import Dataset
+from prep.shards.index import Dataset, selection_command
 
 SUMMARY, RUN_FILE, SCORES, SETS, SHOTS = "summary.json", "run.json", "scores.parquet", "sets.parquet", "shots.json"
 
 PACKAGES = (
     "g4g", "numpy", "opencv-python-headless", "av", "dlib-bin", "scipy", "scikit-image", "torch", "torchvision",
-    "lpips", "pytorch-fid", "syncnet-python", "simplejpeg",
+    "lpips", "syncnet-python", "simplejpeg",
 )  # fmt: skip
 
 
@@ -63,12 +64,16 @@ def evaluate_shards(
     protocol = protocol_named(config.protocol)
     dataset = Dataset.open(config.data)
     shots = shots_of(dataset, config.split, selection=config.selection, limit=config.limit)
-    models = models_of(config.models, config.checkpoints, config.footage, controls=config.controls)
+    models = models_of(
+        config.models, config.checkpoints, config.footage, controls=config.controls,
+        identities={shot.identity for shot in shots},
+    )  # fmt: skip
     return evaluate_shots(
         config.data, out, protocol, models, shots, runner,
         wanted=config.metrics, seed=config.seed, timeout=config.timeout, on_failure=config.on_failure,
         pooled=config.pooled, precision=config.precision, split=config.split, settings=config.model_dump(mode="json"),
-        built_by=dataset.info.get("command"), quiet=quiet, retry_failed=retry_failed,
+        built_by=dataset.info.get("command"), selected_by=selection_command(config.selection),
+        leaks=len(dataset.info.get("leaks", ())), about=_described(dataset), quiet=quiet, retry_failed=retry_failed,
     )  # fmt: skip
 
 
@@ -93,6 +98,9 @@ def evaluate_shots(
     videos: str | None = None,
     rejected: Mapping[str, str] | None = None,
     built_by: str | None = None,
+    selected_by: str | None = None,
+    leaks: int | None = None,
+    about: Mapping[str, str] | None = None,
     quiet: bool = False,
     retry_failed: bool = False,
 ) -> Report:
@@ -103,6 +111,9 @@ def evaluate_shots(
         prompted: see :func:`evaluation.harness.make_plan`.
         rejected: reason by clip of footage that gave no shot at all.
         built_by: the command that builds such a data set, without places, where the data set says it.
+        selected_by: the command that makes the file of keys, but for its place, where the file says it.
+        leaks: people and videos that stand in two splits of the data set.
+        about: what the data set's sources are, as far as its builder said.
         settings: what else the user chose; with the options here it is what computes the run again.
     """
     claim(out)
@@ -123,11 +134,19 @@ def evaluate_shots(
     facts = {name: summary[name] for name in ("protocol", "split", "seed", "precision", "on_failure", "judge")}
     chosen = {"metrics": list(wanted), "seed": seed, "timeout": timeout, "on_failure": on_failure}
     chosen |= {"precision": precision, "pooled": pooled, **(settings or {})}
-    facts |= {"settings": chosen, "built_by": built_by, "seconds": round(seconds, 1), "timeout": timeout}
+    facts |= {"settings": chosen, "built_by": built_by, "selected_by": selected_by, "leaks": leaks}
+    facts |= {"about": dict(about or {}), "judge_met": sum(map(has_met, plan.shots))}
+    facts |= {"seconds": round(seconds, 1), "timeout": timeout}
     facts |= {"data_fingerprint": summary["data"]["fingerprint"], "weights_sha256": measuring_weights(summary)}
     write_run(out, plan, results, summary, facts)
     failed = failures(results)
     return Report(out, summary, failed, kept, len(plan.models) * len(plan.shots), seconds)
+
+
+def _described(dataset: Dataset) -> dict[str, str]:
+    """What sources are, as far as whoever built the data set said."""
+    sources = dataset.info.get("sources", {})
+    return {name: str(facts["about"]) for name, facts in sources.items() if facts.get("about")}
 
 
 def claim(out: str, facts: Mapping[str, Any] | None = None) -> None:

@@ -19,7 +19,7 @@ from prep.shards.schema import MaskBit
 
 ABOUT = (
     "video_id", "shot", "role", "path", "licence", "redistributable", "text", "face_px", "sharpness", "brightness",
-    "yaw", "pitch", "yaw_max_abs", "av_offset", "sync_score",
+    "yaw", "pitch", "yaw_max_abs", "av_offset", "sync_score", "content_sha256",
 )  # fmt: skip
 """Columns of the index that describe a shot: the first segment's words, the mean of all segments' numbers
 (of the largest yaw: the largest)."""

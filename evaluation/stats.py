@@ -23,10 +23,13 @@ FEW_CLUSTERS = 10
 """Below this, intervals are marked and the bootstrap gives way to the t distribution: with 5 to 8 identities its
 quantiles make intervals 10 to 40 % wider that cover hardly better (measured: 0.01)."""
 
-_EXACT_CLUSTERS = 12
+RESAMPLES = 2000
+"""Draws of identities behind an interval."""
+
+EXACT_CLUSTERS = 12
 """Up to 2^12 patterns of signs are enumerated rather than drawn."""
 
-_FLIPS = 9_999
+FLIPS = 9_999
 """Patterns of signs that are drawn otherwise: the least p value is 1 / 10,000."""
 
 _BLOCK = 1 << 20
@@ -90,7 +93,7 @@ def mean_interval(
     *,
     level: float = 0.95,
     seed: int = 0,
-    resamples: int = 2000,
+    resamples: int = RESAMPLES,
 ) -> Interval:
     """The mean over shots and its interval by a bootstrap of whole identities; see :func:`cluster_interval`.
 
@@ -122,7 +125,7 @@ def mean_interval(
 
 
 def cluster_interval(
-    sums: np.ndarray, counts: np.ndarray, *, level: float = 0.95, seed: int = 0, resamples: int = 2000
+    sums: np.ndarray, counts: np.ndarray, *, level: float = 0.95, seed: int = 0, resamples: int = RESAMPLES
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Intervals of ratios of sums, from what each cluster adds to them; for many data sets at once.
 
@@ -190,7 +193,7 @@ def paired_difference(
     *,
     level: float = 0.95,
     seed: int = 0,
-    resamples: int = 2000,
+    resamples: int = RESAMPLES,
 ) -> Difference:
     """Whether model a scores otherwise than model b on the shots that both have.
 
@@ -243,17 +246,17 @@ def sign_flip_p(sums: np.ndarray, *, seed: int = 0) -> np.ndarray:
     groups = sums.shape[-1]
     # as far as the observed one, but for the digits that another order of adding changes
     observed = np.abs(sums.sum(axis=-1)) - 1e-12 * np.abs(sums).sum(axis=-1)
-    if groups <= _EXACT_CLUSTERS:
+    if groups <= EXACT_CLUSTERS:
         patterns = np.arange(2 ** (groups - 1))  # the last sign stays: the opposite pattern is as far from 0
         signs = 1.0 - 2.0 * (patterns[:, None] >> np.arange(groups) & 1)
         return (np.abs(sums @ signs.T) >= observed[..., None]).mean(axis=-1)
     rng = np.random.default_rng(seed)
     as_far = np.ones(sums.shape[:-1])
     rows = max(_BLOCK // groups, 1)
-    for first in range(0, _FLIPS, rows):
-        signs = 1.0 - 2.0 * rng.integers(0, 2, (min(rows, _FLIPS - first), groups))
+    for first in range(0, FLIPS, rows):
+        signs = 1.0 - 2.0 * rng.integers(0, 2, (min(rows, FLIPS - first), groups))
         as_far += (np.abs(sums @ signs.T) >= observed[..., None]).sum(axis=-1)
-    return as_far / (_FLIPS + 1)
+    return as_far / (FLIPS + 1)
 
 
 def holm(p: Sequence[float | None]) -> list[float | None]:

@@ -44,6 +44,15 @@ class NetworkConfig(Config):
         changed = self.model_dump(exclude=set(self.places)) != preset.model_dump(exclude=set(self.places))
         return self.model_copy(update={"preset": name + (", changed" if changed else "")})
 
+    def why_off(self, term: str, *, taught: bool) -> str:
+        """Why a term of the loss was part of no step of a training with this configuration; "": not known.
+
+        Args:
+            term: its name.
+            taught: whether a sync expert took part.
+        """
+        return ""
+
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 NetworkT = TypeVar("NetworkT", bound=NetworkConfig)

@@ -272,12 +272,19 @@ class Training:
         seed: of weights, batches and augmentation.
         clips: windows in a step.
         frames: of a window.
+        size: side of the pictures that it draws, px.
         splits: of the data set that was learned from.
         selected: whether only some of their samples were.
+        sources: that they are of.
         samples: segments that were learned from.
         identities: whose they are.
         minutes: their length.
+        people: of their identities, :func:`g4g_core.lineage.people`.
         footage_sha256: of which samples, and of the shards that hold them.
+        teacher: of a generator that a sync expert taught, how that was named.
+        off_because: why a term of the loss was part of no step, by its name.
+        torch: version that trained it.
+        processor: that it was trained on, by its own name.
         command: that trains it again; words in capitals stand for places.
     """
 
@@ -287,12 +294,19 @@ class Training:
     seed: int | None = None
     clips: int | None = None
     frames: int | None = None
+    size: int | None = None
     splits: Sequence[str] | None = None
     selected: bool | None = None
+    sources: Sequence[str] | None = None
     samples: int | None = None
     identities: int | None = None
     minutes: float | None = None
+    people: Sequence[str] | None = None
     footage_sha256: str | None = None
+    teacher: str | None = None
+    off_because: Mapping[str, str] | None = None
+    torch: str | None = None
+    processor: str | None = None
     command: str | None = None
 
     @classmethod
@@ -306,22 +320,32 @@ class Training:
         settings: Mapping[str, Any],
         learned_from: Mapping[str, Any],
         frames: int,
+        losses_off: Sequence[str] = (),
+        trained_against: Sequence[str] = (),
+        torch: str | None = None,
+        processor: str | None = None,
     ) -> Training:
         """Of a network that our loop trained.
 
         Args:
             name: registered name of the trainable.
-            sha256, step, frames: see the class.
+            sha256, step, frames, torch, processor: see the class.
             config: of the network; an expert has no ``clips``.
             settings: of the loop.
             learned_from: of the trainable's description.
+            losses_off: terms that were part of no step; ``config.why_off`` says why.
+            trained_against: hashes of sync experts that took part.
         """
         from g4g_core.recipes import train_command
 
-        known = ("splits", "selected", "samples", "identities", "minutes", "footage_sha256")
+        known = ("splits", "selected", "sources", "samples", "identities", "minutes", "people", "footage_sha256")
+        taught_by, taught = learned_from.get("taught_by") or {}, bool(trained_against)
         return cls(
-            "g4g-model train", sha256, step, settings.get("seed"), getattr(config, "clips", None), frames,
+            "g4g-model train", sha256, step, settings.get("seed"), getattr(config, "clips", None), frames, config.size,
             **{field: learned_from.get(field) for field in known},
+            teacher=taught_by.get("expert"),
+            off_because={term: why for term in losses_off if (why := config.why_off(term, taught=taught))},
+            torch=torch, processor=processor,
             command=train_command(name, config, settings, learned_from) if step == settings.get("steps") else None,
         )  # fmt: skip
 

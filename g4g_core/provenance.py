@@ -99,15 +99,22 @@ def cpu_features() -> list[str]:
 
     Where the system does not list them (anything but Linux): the machine's name, e.g. ``arm64``.
     """
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        key, _, value = line.partition(":")
-        if key.strip() in ("flags", "Features"):
-            return sorted(_NUMERIC_FEATURES.intersection(value.split())) or [platform.machine()]
-    return [platform.machine()]
+    flags = (_cpuinfo("flags") or _cpuinfo("Features")).split()
+    return sorted(_NUMERIC_FEATURES.intersection(flags)) or [platform.machine()]
+
+
+def processor() -> str:
+    """The name that this machine's CPU gives itself; the machine's name where it gives none, e.g. ``arm64``."""
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def gpu() -> str | None:
+    """The name of the first GPU that torch can compute on; torch is not imported where there is no device at all."""
+    if not os.path.exists("/dev/nvidia0"):
+        return None
+    import torch
+
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
 
 
 def git_commit() -> str | None:
@@ -125,12 +132,25 @@ def environment(names: Iterable[str] = PACKAGES) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}",
         "packages": versions(names),
+        "processor": processor(),
+        "gpu": gpu(),
         "cpu_features": cpu_features(),
         "git_commit": git_commit(),
         "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "host": socket.gethostname(),
     }
+
+
+def _cpuinfo(field: str) -> str:
+    """A field of the first processor in Linux's list; "" where there is no list, or no such field in it."""
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    fields = (line.partition(":") for line in lines)
+    return next((" ".join(value.split()) for key, _, value in fields if key.strip() == field), "")
 
 
 def _source_files(sources: Iterable[str | os.PathLike[str]]) -> Iterable[tuple[str, pathlib.Path]]:

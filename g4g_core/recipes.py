@@ -9,6 +9,7 @@ from typing import Any
 
 from g4g_core import registry
 from g4g_core.config import Config
+from g4g_core.lineage import TRAIN_KEYS
 
 RUNS = "RUNS"
 """Stands for the folder of all trainings."""
@@ -26,9 +27,9 @@ def train_command(
         name: of the trainable.
         config: of its network; a preset is named by it, and what differs from it is given field by field.
         settings: of the training loop, as far as weights depend on them.
-        learned_from: what the trainable says of its data: ``splits``, whether samples were ``selected``, the
-            ``validation``, by which a term of the loss may begin to count, and of the sync expert that it was
-            ``taught_by``: how it was named, and the command that trains it, which comes first.
+        learned_from: what the trainable says of its data, see :func:`g4g_core.lineage.learned_from`, and of the sync
+            expert that it was ``taught_by``: how it was named, and the command that trains it. Commands that make files
+            of keys come first, and those of the expert before them.
     """
     if "splits" not in learned_from or "steps" not in settings or name not in registry.names(registry.TRAINABLES):
         return None
@@ -41,7 +42,7 @@ def train_command(
     words = ["--model", name, *(["--preset", preset] if begun else []), "--shards", "DATA"]
     if list(learned_from["splits"]) != ["train"]:
         words += ["--split", ",".join(learned_from["splits"])]
-    words += ["--selection", "FILE"] if learned_from.get("selected") else []
+    words += ["--selection", TRAIN_KEYS] if learned_from.get("selected") else []
     words += ["--validation", learned_from["validation"]] if "validation" in learned_from else []
     words += ["--steps", str(settings["steps"]), "--seed", str(settings["seed"])]
     usual = Settings(**{**kind.settings, **begun.get("training", {})}).model_dump(mode="json")
@@ -57,7 +58,10 @@ def train_command(
     for key, value in given.items():
         words += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
     own = shlex.join(["g4g-model", "train", *words, "--out", f"{RUNS}/{name}"])
-    return "\n".join(filter(None, [before, own]))
+    if "\n" in own:
+        return None  # commands are told line by line
+    lines = [*filter(None, before.split("\n")), *filter(None, (learned_from.get("selections") or {}).values()), own]
+    return "\n".join(dict.fromkeys(lines))  # the expert's files of keys are mostly its pupil's
 
 
 def _flat(fields: Mapping[str, Any], before: str = "") -> dict[str, Any]:

@@ -194,12 +194,16 @@ def checkpoints(folder: Path) -> list[int]:
 
 
 def came_of(folder: Path) -> dict[str, Any]:
-    """``step`` and ``settings`` of a run's newest checkpoint, settings as far as weights depend on them; or nothing."""
+    """``step``, ``settings``, ``torch`` and ``processor`` of a run's newest checkpoint; or nothing.
+
+    Settings as far as weights depend on them.
+    """
     steps = checkpoints(folder)
     if not steps:
         return {}
     state = storage.read_json(str(folder / step_name(steps[-1]) / STATE_FILE))
-    return {"step": state["step"], "settings": {k: v for k, v in state["settings"].items() if k not in FREE}}
+    settings = {name: value for name, value in state["settings"].items() if name not in FREE}
+    return {"settings": settings, **{name: state.get(name) for name in ("step", "torch", "processor")}}
 
 
 def save_checkpoint(
@@ -224,9 +228,16 @@ def save_checkpoint(
         "settings": settings.model_dump(),
         "description": trainable.describe(),
         "torch": torch.__version__.split("+")[0],
+        "processor": _processor(trainable.module),
         "sha256": {name: provenance.file_sha256(str(folder / name)) for name in (MODEL_FILE, OPTIMIZER_FILE)},
     }
     storage.write_json(str(folder / STATE_FILE), state)
+
+
+def _processor(module: torch.nn.Module) -> str:
+    """What a module computes on, by its own name."""
+    device = next(module.parameters()).device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else provenance.processor()
 
 
 def load_checkpoint(

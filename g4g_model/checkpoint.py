@@ -43,6 +43,7 @@ class About:
         settings: of the training loop, as far as they change weights.
         step: of the optimiser, ``None`` where it is not known.
         torch: version that trained it, ``None`` where it is not known.
+        processor: that it was trained on, by its own name; ``None`` where it is not known.
         sha256: of the file that it was read from, "" where it was not.
     """
 
@@ -54,6 +55,7 @@ class About:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     step: int | None = None
     torch: str | None = None
+    processor: str | None = None
     sha256: str = dataclasses.field(default="", compare=False)
 
     @property
@@ -61,7 +63,8 @@ class About:
         """How the network came to be."""
         return Training.of_run(
             self.name, self.sha256, self.config, step=self.step, settings=self.settings,
-            learned_from=self.learned_from, frames=FRAMES,
+            learned_from=self.learned_from, frames=FRAMES, losses_off=self.losses_off,
+            trained_against=self.trained_against, torch=self.torch, processor=self.processor,
         )  # fmt: skip
 
 
@@ -71,7 +74,7 @@ def about_run(name: str, description: Mapping[str, Any], folder: Path) -> About:
     Args:
         name: of the variant.
         description: of the trainable.
-        folder: settings and step are those of its newest checkpoint, if it has one.
+        folder: settings, step and what it was trained on are those of its newest checkpoint, if it has one.
     """
     import torch
 
@@ -93,6 +96,7 @@ def write(path: Path, about: About, weights: Mapping[str, torch.Tensor]) -> None
         "settings": about.settings,
         "step": about.step,
         "torch": about.torch,
+        "processor": about.processor,
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     facts["sha256"] = {"facts": digest(facts), "tensors": tensors_sha256(save(tensors))}
@@ -188,6 +192,7 @@ def _about(facts: Mapping[str, Any]) -> About:
         settings=_mapping(facts, "settings") if "settings" in facts else {},
         step=facts.get("step"),
         torch=facts.get("torch"),
+        processor=facts.get("processor"),
     )
 
 

@@ -133,6 +133,10 @@ class G4GConfig(NetworkConfig):
             raise UsageError(f"expert={self.expert} names no path", f"Write {name}:PATH, or {name} alone.")
         return name, path or None
 
+    def why_off(self, term: str, *, taught: bool) -> str:
+        """See :class:`g4g_core.config.NetworkConfig`."""
+        return "weight 0 in its settings" if getattr(self.weights, term) == 0 else "the weights vgg19 were not there"
+
     @property
     def strides(self) -> tuple[int, int, int]:
         """Sizes of the features below S: 1/4, 1/8, 1/16; 1/2, 1/4, 1/8 for pictures of 64 px [O]."""

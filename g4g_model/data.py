@@ -5,29 +5,27 @@ from __future__ import annotations
 import collections
 import copy
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 import torch
 
-from g4g_core.errors import DatasetError, UsageError
 from g4g_core.protocols import POSE_POINTS, Speech, SyncExpert
-from g4g_core.references import SHORTEST, allowed_references, choose_references
+from g4g_core.references import choose_references
 from g4g_core.resize import resize
 from g4g_core.training import Turn
 from g4g_model.config import FRAMES, G4GConfig
+from g4g_model.footage import Footage, Segment
 from g4g_model.inputs import Inputs, heard, inputs_of, pictures_in, points_at, stacked
 from g4g_model.losses import IGNORED
 from g4g_model.networks.alignment import mouth_pictures
 from prep.shards.access import SampleReader
-from prep.shards.index import Dataset, Selection, read_selection
+from prep.shards.index import Dataset, Selection
 from prep.shards.members import CorruptSample
 from prep.shards.rows import Row
 from prep.shards.schema import MaskBit
 from prep.stages.geometry import MIRROR
-from prep.sync_expert.footage import shots
 from prep.sync_expert.mouths import mouth_squares
 
 ONLY = Turn()
@@ -82,27 +80,6 @@ class ExpertView:
     frames: torch.Tensor
     places: torch.Tensor
     heard: torch.Tensor
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Segment:
-    """A sample among those of its shot."""
-
-    rows: tuple[Row, ...]
-    number: int
-
-    @property
-    def row(self) -> Row:
-        return self.rows[self.number]
-
-    @property
-    def bounds(self) -> list[tuple[int, int]]:
-        return [(row.frame_start, row.n_frames) for row in self.rows]
-
-    def allowed(self, start: int) -> np.ndarray:
-        """Clip frames that the window at ``start`` of the segment may refer to."""
-        first = self.row.frame_start + start
-        return allowed_references(self.bounds, self.number, first, first + FRAMES)
 
 
 class _Small:
@@ -166,22 +143,16 @@ def turned(planes: np.ndarray) -> np.ndarray:
     return np.stack([cv2.flip(plane, 1) for plane in planes])
 
 
-class Batches:
+class Batches(Footage):
     """Draws batches from the samples of some splits.
 
-    Only frames that a batch needs are read and decoded. Samples without references (a shot of one segment under 20
-    frames) or too short for the windows of the matrix are left out; ``left_out`` counts them.
+    Only frames that a batch needs are read and decoded. Samples that are too short for the windows of the matrix are
+    left out, too.
 
     Args:
-        dataset: an open data set.
-        splits: of it.
+        dataset, splits, selection: see :class:`g4g_model.footage.Footage`, and on what is raised.
         config: of the network.
-        selection: the samples to use, ``None``: all of them.
         expert: a sync expert that takes part in the loss.
-
-    Raises:
-        DatasetError: nothing is selected, or too few samples are usable.
-        UsageError: crops are stored at sizes that differ.
     """
 
     def __init__(
@@ -192,37 +163,13 @@ class Batches:
         selection: Selection | None = None,
         expert: SyncExpert | None = None,
     ) -> None:
-        keys = read_selection(selection) if selection is not None else None
-        rows = [row for split in splits for row in dataset.rows(split) if keys is None or row.key in keys]
-        if len({row.size for row in rows}) > 1:
-            raise UsageError("crops of different sizes cannot be trained on together", "Select those of one size.")
-        found = [Segment(tuple(group), number) for _, group in shots(rows) for number in range(len(group))]
         self._margin = 0 if expert is None else (expert.frames - FRAMES) // 2
         least = max(config.windows + FRAMES - 1, FRAMES + 2 * IGNORED + 1, FRAMES + 2 * self._margin)
-        self._segments = [
-            segment
-            for segment in found
-            if segment.row.n_frames >= least and (len(segment.rows) > 1 or segment.row.n_frames >= SHORTEST)
-        ]
-        self.left_out = len(found) - len(self._segments)
-        if len(self._segments) < config.clips:
-            raise DatasetError(
-                f"{len(self._segments)} samples of {', '.join(splits)} are long enough, a batch needs {config.clips}; "
-                f"{self.left_out} are shorter than {least} frames or have no references",
-                "Give more footage, or lower --set clips or --set windows.",
-            )
-        self.splits, self.selected = tuple(splits), selection is not None
+        super().__init__(
+            dataset, splits, selection, least=least, clips=config.clips, lower="--set clips or --set windows"
+        )
         self._config, self._samples, self._expert = config, SampleReader(dataset), expert
         self._small = _Small(self._samples)
-        self._tars = {shard.stem: shard.marker["sha256"] for split in splits for shard in dataset.committed(split)}
-
-    def __len__(self) -> int:
-        return len(self._segments)
-
-    @property
-    def told(self) -> str:
-        """The samples as ``--validation`` takes them, FILE for the place of a file."""
-        return "FILE" if self.selected else ",".join(self.splits)
 
     def alone(self) -> Batches:
         """The same samples one at a time, at full size and not in a mirror: to look at."""
@@ -230,36 +177,19 @@ class Batches:
         other._config = self._config.model_copy(update={"clips": 1, "stages": (), "mirror": False})
         return other
 
-    @property
-    def minutes(self) -> float:
-        """Minutes of footage in the samples."""
-        return sum(segment.row.n_frames for segment in self._segments) / 25 / 60
-
-    @property
-    def identities(self) -> set[str]:
-        return {segment.row.identity for segment in self._segments}
-
-    def digest(self) -> str:
-        """SHA-256 of which samples are learned from, and of the shards that hold them."""
-        hasher = hashlib.sha256()
-        for segment in self._segments:
-            row = segment.row
-            hasher.update(f"{row.key} {row.frame_start} {row.n_frames} {self._tars[row.shard]}\n".encode())
-        return hasher.hexdigest()
-
     def draw(self, rng: np.random.Generator, turn: Turn = ONLY) -> G4GBatch:
         """A batch of ``config.clips`` different samples, or a rank's share of them; all chance is ``rng``'s.
 
         Raises:
             CorruptSample: a sample that cannot be read, or one whose ``erase`` mask is empty.
         """
-        numbers = rng.choice(len(self._segments), self._config.clips, replace=False)
+        numbers = rng.choice(len(self.segments), self._config.clips, replace=False)
         seeds = rng.integers(2**63, size=len(numbers))  # one a sample, so that a share is what it is in the whole
         share = len(numbers) // turn.ranks
         mine = range(turn.rank * share, (turn.rank + 1) * share)
         size = self._config.size_at(turn.step)
         return _together(
-            [self._item(self._segments[int(numbers[n])], np.random.default_rng(seeds[n]), size) for n in mine]
+            [self._item(self.segments[int(numbers[n])], np.random.default_rng(seeds[n]), size) for n in mine]
         )
 
     def _item(self, segment: Segment, rng: np.random.Generator, size: int) -> G4GBatch:

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from g4g_core.errors import WeightsError
+from g4g_core.lineage import shown
 from g4g_core.references import COUNT
 from g4g_core.registry import unknown
 from g4g_core.runs import RUN_FILE, STATE_FILE
@@ -122,7 +123,7 @@ def sights(config: G4GConfig) -> dict[str, str]:
 
 def provenance(about: About) -> dict[str, Any]:
     """What is known of how a network came to be; ``None`` where it is not."""
-    learned = dict(about.learned_from)
+    learned = shown(about.learned_from)
     return {
         "preset": about.config.preset,
         "step": about.step,
@@ -133,6 +134,7 @@ def provenance(about: About) -> dict[str, Any]:
         "losses_off": list(about.losses_off),
         "trained_against": list(about.trained_against),
         "torch": about.torch,
+        "processor": about.processor,
         "command": about.training.command,
     }
 

@@ -15,13 +15,15 @@ from torch import nn
 
 from g4g_core import registry
 from g4g_core import weights as known_weights
-from g4g_core.errors import DatasetError, UsageError
+from g4g_core.errors import UsageError
+from g4g_core.lineage import learned_from
 from g4g_core.protocols import IdentityNetwork, SyncExpert, TrainingData
 from g4g_core.training import Turn, mapped
 from g4g_model import losses
 from g4g_model.checkpoint import FORMAT, about_run, write
 from g4g_model.config import FRAMES, PRESETS, SETTINGS, VARIANTS, G4GConfig, require_variant
 from g4g_model.data import ONLY, Batches, G4GBatch
+from g4g_model.footage import require_strangers, validated_on
 from g4g_model.g4g import Drawn
 from g4g_model.networks.alignment import MouthEncoder, mouth_pictures
 from g4g_model.networks.fusion import dilated
@@ -79,14 +81,7 @@ class G4GTrainable:
         return {
             "format": FORMAT,
             "config": self._settled().model_dump(mode="json"),
-            "splits": list(self._batches.splits),
-            "selected": self._batches.selected,
-            "samples": len(self._batches),
-            "left_out": self._batches.left_out,
-            "identities": len(self._batches.identities),
-            "minutes": round(self._batches.minutes, 2),
-            "footage_sha256": self._batches.digest(),
-            "validation": "none" if self._validation is None else self._validation.told,
+            **learned_from(self._batches, self._validation),
             "validation_samples": 0 if self._validation is None else len(self._validation),
             "taught_by": self._taught_by(),
             "losses_off": list(self.losses_off),
@@ -379,17 +374,9 @@ class G4GKind:
         batches = Batches(dataset, data.splits, config, data.selection, judges.expert)
         validation = None
         if data.validation is not None:
-            single = config.model_copy(update={"clips": 1})
-            if data.validation in dataset.splits:
-                validation = Batches(dataset, (data.validation,), single).alone()
-            else:
-                validation = Batches(dataset, dataset.splits, single, data.validation).alone()
-            shared = sorted(validation.identities & batches.identities)
-            if shared:
-                raise DatasetError(
-                    f"{shared[0]} is trained on and in the validation",
-                    "Select people that the other selection leaves out.",
-                )
+            splits, selection = validated_on(dataset, data.validation)
+            validation = Batches(dataset, splits, config.model_copy(update={"clips": 1}), selection).alone()
+            require_strangers(batches, validation)
         torch.manual_seed(seed)
         return G4GTrainable(self.name, config, batches, validation, judges)
 

@@ -85,6 +85,12 @@ def print_rich(renderable: Any) -> None:
     multiple=True,
     help="Any tree of videos; NAME (default: the folder's) in every table.",
 )
+@click.option(
+    "--describe",
+    metavar="NAME=TEXT",
+    multiple=True,
+    help="What a source is and whose, in a line: readers of leaderboards know only its name otherwise.",
+)
 @click.option("--out", metavar="PATH|URL", required=True, help="Data set folder; a build that broke off is continued.")
 @click.option(
     "--identity",
@@ -185,15 +191,27 @@ def _sources(options: dict[str, Any]) -> list[Any]:
     from prep.sources.naming import source_name
 
     sources = []
+    described = dict(map(_description, options["describe"]))
     for kind, option in (("lrs2", "lists"), ("hdtf", "annotations"), ("folder", None)):
         for text in options[kind]:
             # a corpus is called what it is, whatever its folder is called
             name, path = source_name(text, None if kind == "folder" else kind)
             extra = {option: options[f"{kind}_{option}"]} if option else {}
-            sources.append(SourceRoot(name, kind, _absolute(path), extra))
+            sources.append(SourceRoot(name, kind, _absolute(path), extra, described.pop(name, "")))
     if not sources:
         raise UsageError("no source is given", "Use --lrs2 PATH, --hdtf PATH or --folder PATH.")
+    if described:
+        names = ", ".join(source.name for source in sources)
+        raise UsageError(f"--describe {min(described)}=... is about no source", f"There is: {names}.")
     return sources
+
+
+def _description(text: str) -> tuple[str, str]:
+    name, equals, about = text.partition("=")
+    if not equals or not about.strip():
+        mend = "Write --describe 'NAME=what it is, and whose'."
+        raise UsageError(f"--describe {text!r} says nothing of a source", mend)
+    return name, " ".join(about.split())
 
 
 def _fractions(text: str | None) -> list[float] | None:

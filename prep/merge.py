@@ -254,6 +254,11 @@ def _describe(datasets: Sequence[Dataset], tables: Sequence[Tables], plan: _Plan
             "ok": int(taken.sum()),
             "rejected": {str(reason): number for reason, number in sorted(reasons.items())},
         }
+        said = dict.fromkeys(
+            dataset.info.get("sources", {}).get(str(source), {}).get("about") for dataset in datasets
+        )
+        about = "; ".join(filter(None, said))
+        sources[str(source)] |= {"about": about} if about else {}
     configs = [dataset.info.get("config") for dataset in datasets]
     same = all(config == configs[0] for config in configs)
     names = [f"DATA_{number}" for number in range(1, len(datasets) + 1)]

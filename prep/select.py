@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import RenderableType
 
-METADATA_KEY = b"g4g.selection"
-
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     ">=": operator.ge,
     "<=": operator.le,
@@ -55,10 +53,16 @@ class Condition:
 
     def __str__(self) -> str:
         column = f"abs({self.column})" if self.absolute else self.column
-        value = (
-            f"{self.value:g}" if isinstance(self.value, float) else json.dumps(self.value, ensure_ascii=False)
-        )
-        return f"{column} {self.operator} {value}"
+        return f"{column} {self.operator} {_written(self.value)}"
+
+
+def _written(value: float | str | bool) -> str:
+    """A value as conditions are read, to the last digit; strings know no escapes, so one holds one kind of quote."""
+    if isinstance(value, str):
+        return f"'{value}'" if '"' in value else f'"{value}"'
+    if isinstance(value, bool):
+        return json.dumps(value)
+    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,7 +267,7 @@ def _write(
     }
     table = pa.table(
         {"key": pa.array(chosen["key"], pa.string()), "split": pa.array(chosen["split"], pa.string())},
-    ).replace_schema_metadata({METADATA_KEY: json.dumps(about, sort_keys=True).encode()})
+    ).replace_schema_metadata({schema.SELECTION_METADATA: json.dumps(about, sort_keys=True).encode()})
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     storage.write_bytes(out, buffer.getvalue())

@@ -9,11 +9,11 @@ import collections
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evaluation.stats import FEW_CLUSTERS, MIN_CLUSTERS_FOR_SIGNIFICANCE
+from evaluation.stats import EXACT_CLUSTERS, FEW_CLUSTERS, FLIPS, MIN_CLUSTERS_FOR_SIGNIFICANCE, RESAMPLES
 from evaluation.summary import ALPHA, POOLED
 from evaluation.tables import number
 from reports.ablation import ablation
-from reports.about import how_made, learned_alike, what_they_are
+from reports.about import how_made, learned_alike, miniatures, what_is_asked, what_it_is, what_they_are
 from reports.claims import p_text, says, taught
 from reports.clips import decimals
 from reports.columns import GROUPS, UNMEASURED, direction, group_of, lead_of, ordered
@@ -47,15 +47,26 @@ def leaderboard(
     metrics = [_metric(summary["metrics"][name]) for name in ordered(summary["metrics"])]
     models = _models(summary, run)
     sources = [_source(name, table, metrics, models, shots) for name, table in summary["tables"].items()]
+    for source in sources:
+        source["about"] = what_it_is(source, sources, run.get("about") or {})
     return {
         "schema_version": SCHEMA_VERSION,
         **{name: summary[name] for name in ("protocol", "split", "seed", "precision", "on_failure", "refused", "data")},
+        "asked": what_is_asked(str(summary["protocol"])),
         "headline": headline(summary, models, sources),
-        "limits": {"few": FEW_CLUSTERS, "claim": MIN_CLUSTERS_FOR_SIGNIFICANCE, "alpha": ALPHA},
+        "limits": {
+            "few": FEW_CLUSTERS,
+            "claim": MIN_CLUSTERS_FOR_SIGNIFICANCE,
+            "alpha": ALPHA,
+            "resamples": RESAMPLES,
+            "exact": EXACT_CLUSTERS,
+            "flips": FLIPS,
+        },
         "groups": [{"id": key, "title": title} for key, title, _ in GROUPS if any(m["group"] == key for m in metrics)],
         "metrics": metrics,
         "models": models,
         "learned_alike": learned_alike(models),
+        "miniatures": miniatures(models),
         "sources": sources,
         "study": opinions,
         "provenance": provenance(summary, run, [source["source"] for source in sources if source["sample"]]),
@@ -129,6 +140,7 @@ def _source(
         for metric in measured
     }
     facts = {key: table[key] for key in ("shots", "identities", "frames", "redistributable")}
+    said = verdicts(table, metrics, here, beyond)
     return {
         "source": name,
         **facts,
@@ -136,7 +148,8 @@ def _source(
         "licences": sorted(str(licence) for licence in named if licence),
         "sample": named == {LICENCE},
         "seconds": round(sum(float(shot["about"].get("duration") or 0) for shot in own)),
-        "verdicts": verdicts(table, metrics, here, beyond),
+        "verdicts": said,
+        "untested": bool(said) and all(verdict["claim"] == "untested" for verdict in said),
         "ablation": ablation(table, metrics, here),
         "rows": rows,
         "pairs": {

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from evaluation.models import JUDGED, MET
 from evaluation.summary import ALPHA
-
-TAUGHT = "trained against the judge"
-"""Mark of a model that the judge's metrics show and never rank; other networks that measure have theirs."""
 
 
 def taught(metric: Mapping[str, Any], model: Mapping[str, Any]) -> str | None:
     """The model's mark by which its number is shown and ranks it nowhere: what measures drove its training."""
-    teachers = [TAUGHT] if metric["by_judge"] else []
+    teachers = [JUDGED] if metric["by_judge"] else []
     teachers += [f"trained against {network}" for network in metric["weights"]]
     return next((mark for mark in teachers if mark in model["marks"]), None)
+
+
+def is_loud(mark: str) -> bool:
+    """Whether a mark must not be overlooked: the comparison is not a fair one."""
+    return mark == JUDGED or mark.endswith(MET)
 
 
 def p_text(p: float | None) -> str | None:

@@ -125,6 +125,8 @@ def _md(text: str) -> str:
 def board_latex(board: Mapping[str, Any]) -> str:
     """A ``table*`` a source, for the packages booktabs and graphicx; the best of each column in bold."""
     metrics = _measured(board)
+    if not metrics:
+        return "% There is no table: nothing was measured."
     parts = ["% needs \\usepackage{booktabs,graphicx}"]
     for source in board["sources"]:
         groups = [(title, len(list(members))) for title, members in groupby(_titles(board, metrics))]

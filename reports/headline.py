@@ -17,6 +17,7 @@ _WHAT = {
     "videos-reference": "had made finished videos of {data}, which are compared with their originals",
     "videos": "had made finished videos, {data}; there are no originals to compare with",
 }
+_SPEECH = ("lip sync", "mouth shape")
 _NOTHING_TOLD = "No difference between them is claimed: there are too few identities, or too little was measured"
 
 Wins = dict[tuple[str, str], list[str]]
@@ -50,6 +51,7 @@ def headline(
         if contenders and controls:
             against = _against if len(contenders) <= 2 else _against_counted
             said.append(against(contenders, controls, comparisons, called, everywhere))
+            said += _speechless(contenders, controls, comparisons, called)
         said += _beyond(sources, called, everywhere)
     if rivals and not contenders:
         said.append("All of them are controls: they show what the scales look like, not how good a model is.")
@@ -137,6 +139,7 @@ def _among(
     """What models came to, compared with each other alone."""
     wins: Wins = {}
     first: Wins = {}
+    open_: Wins = {}
     told = [comparison for comparison in comparisons if any(comparison.is_tested(name, names) for name in names)]
     if not told:
         return f"{_NOTHING_TOLD}."
@@ -152,16 +155,10 @@ def _among(
         elif len(leaders) < len(ranked) and len(leaders) <= AT_MOST_NAMED:
             best = joined([called[name] for name in leaders])
             _note(first, f"No other model is significantly better than {best}", comparison)
-    said = [_clauses(found, everywhere) for found in (wins, first) if found]
-    if not wins:
-        said.insert(0, "No model is significantly ahead of all the others at anything listed below")
-    rest = len(told) - sum(len(where) for found in (wins, first) for where in found.values())
-    if rest and (wins or first):
-        others = counted(rest, "other comparison")
-        if len(names) == 2:
-            said.append(f"{others} {'does' if rest == 1 else 'do'} not tell the two apart")
         else:
-            said.append(f"{others} {'tells' if rest == 1 else 'tell'} no model from the best")
+            _note(open_, "They are not told apart" if len(names) == 2 else "Who is best is open", comparison)
+    said = [] if wins else ["No model is significantly ahead of all the others at anything listed below"]
+    said += [_clauses(found, everywhere) for found in (wins, first, open_ if wins or first else {}) if found]
     return ". ".join(said) + "."
 
 
@@ -176,19 +173,19 @@ def _against(
     field = field_of(controls, called)
     said = []
     for name in contenders:
-        wins: Wins = {}
-        losses: Wins = {}
+        found: Wins = {}
+        behind: Wins = {}
         for comparison in comparisons:
             if comparison.beats_all(name, controls):
-                _note(wins, f"{name} is significantly ahead of {field}", comparison)
-            better = [called[control] for control in controls if comparison.is_beaten(name, [control])]
+                _note(found, f"ahead of {field}", comparison)
+            better = [control for control in controls if comparison.is_beaten(name, [control])]
             if better:
-                verb = "is" if len(better) == 1 else "are"
-                _note(losses, f"{joined(better)} {verb} significantly ahead of {name}", comparison)
+                whom = field if len(better) == len(controls) else joined([called[control] for control in better])
+                _note(behind, f"behind {whom}", comparison)
         if any(comparison.is_tested(name, controls) for comparison in comparisons):
-            nowhere = f"{name} is significantly ahead of {field} in no aspect"
-            said.append(_clauses(wins, everywhere) if wins else nowhere)
-            said += [_clauses(losses, everywhere)] if losses else []
+            wins, losses = _clauses(found, everywhere), _clauses(behind, everywhere)
+            ahead = f"significantly {wins}" if wins else f"nowhere significantly ahead of {field}"
+            said.append(f"{name} is {ahead}{f'; significantly {losses}' if losses else ''}")
     return ". ".join(said) + "." if said else f"{_NOTHING_TOLD}."
 
 
@@ -214,6 +211,25 @@ def _against_counted(
         return f"{_NOTHING_TOLD}."
     said = f"Beside {field_of(controls, called)}, of these models {_clauses(better, everywhere)}."
     return f"{said} Of them, {_clauses(worse, everywhere)}." if worse else said
+
+
+def _speechless(
+    contenders: Sequence[str],
+    controls: Sequence[str],
+    comparisons: Sequence[_Comparison],
+    called: Mapping[str, str],
+) -> list[str]:
+    """Who is nowhere better in what speech shows in than a mouth that does not speak, or speaks at the wrong time."""
+    heard = [comparison for comparison in comparisons if comparison.aspect in _SPEECH]
+    tested = [name for name in contenders if any(comparison.is_tested(name, controls) for comparison in heard)]
+    found = [name for name in tested if not any(comparison.beats_all(name, controls) for comparison in heard)]
+    if not found:
+        return []
+    who = joined(found) if len(found) <= AT_MOST_NAMED else f"{len(found)} of {len(contenders)} models"
+    verb, whom = ("is", "it has") if len(found) == 1 else ("are", "they have")
+    field, aspects = field_of(controls, called), joined(list(dict.fromkeys(one.aspect for one in heard)))
+    what = f"In {aspects} {who} {verb} nowhere significantly ahead of {field}"
+    return [f"{what}: no sign here that {whom} learnt speech."]
 
 
 def _counted(count: int, ranked: Sequence[str], all_: Sequence[str]) -> str:

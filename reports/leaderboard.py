@@ -24,6 +24,7 @@ from g4g_core import storage
 from g4g_core.errors import UsageError
 from g4g_core.progress import format_bytes
 from reports.board import all_cells, lead_metric, leaderboard, models_by_rank, shots_of_table
+from reports.claims import is_loud
 from reports.columns import lead_of
 from reports.drawings import all_whiskers, offsets, trade_offs
 from reports.embedded import embedded, script_json
@@ -102,7 +103,7 @@ def read_run(run: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
 def render_page(board: Mapping[str, Any], summary: Mapping[str, Any], shots: Mapping[str, Any], media: Media) -> str:
     """The page as text."""
     environment = page_environment()
-    for function in (facts_of, marks_of, caption_of, ablation_caption):
+    for function in (facts_of, is_loud, marks_of, caption_of, ablation_caption):
         environment.globals[function.__name__] = function
     environment.filters["minus"] = lambda text: str(text).replace("-", "−")
     script = '"use strict";\n(() => {\n' + "".join(map(asset, _SCRIPTS)) + "})();\n"
@@ -117,6 +118,8 @@ def render_page(board: Mapping[str, Any], summary: Mapping[str, Any], shots: Map
         definitions=sorted(board["metrics"], key=lambda metric: _written(metric["id"])),
         models={model["name"]: model for model in board["models"]},
         lead=lead,
+        pooled=POOLED,
+        extras=any("g4g[" in command for m in metrics.values() if m["missing"] for command in m["missing"]["commands"]),
         few=any(found.get("few") for found in all_cells(board)),
         ordered={source["source"]: models_by_rank(source, lead) for source in board["sources"]},
         truths={source["source"]: [row for row in source["rows"] if row["truth"]] for source in board["sources"]},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from baselines.external import is_adapter
@@ -12,12 +12,20 @@ from evaluation.config import RunConfig
 from evaluation.merge import MERGED
 from evaluation.models import TRUTH
 from evaluation.run import measuring_weights
+from g4g_core.lineage import TRAIN_KEYS, VALIDATION_KEYS
 from g4g_core.recipes import RUNS
 
 _ALWAYS = ("split", "protocol")
 """Options of a run that are named even where they are the defaults: readers ask for them first."""
 
 _OUT = " --out "
+_TEST_KEYS = "TEST_KEYS"
+"""Stands for the file of keys that says what is evaluated."""
+
+_UNKNOWN = ("FILE", TRAIN_KEYS, VALIDATION_KEYS, _TEST_KEYS)
+"""Files that are no places of the reader's choice, where no command makes them."""
+
+_SYNCNET, _SYNCNET_PACKAGE, _HEADLESS = "syncnet-v2", "syncnet-python", "opencv-python-headless"
 _LAYOUTS = ("lrs2", "hdtf")
 
 _SCORING = ("on_failure", "precision", "timeout")
@@ -27,8 +35,8 @@ _SCORING = ("on_failure", "precision", "timeout")
 def provenance(summary: Mapping[str, Any], run: Mapping[str, Any], samples: Sequence[str] = ()) -> dict[str, Any]:
     """Code, packages, seeds, digests and commands; no date, duration, host or absolute path.
 
-    ``data`` are the commands that make the data, ``trainings`` those that train the models, as far as data set and
-    checkpoints say.
+    ``install`` are the commands that install what was used, ``data`` those that make the data, ``trainings`` those that
+    train the models, as far as data set and checkpoints say; ``unmade`` are the files in them that no command makes.
 
     Args:
         samples: sources that are the rendered sample.
@@ -36,27 +44,102 @@ def provenance(summary: Mapping[str, Any], run: Mapping[str, Any], samples: Sequ
     The judge and the measuring weights of a merged run are those of all its parts: runs that differ in them are not
     merged.
     """
-    environment = run["environment"]
+    environments, weights = _environments(run), measuring_weights(summary)
     parts = [_part(summary, run, part) for part in run.get(MERGED, ())]
     trained = {model["name"]: model["name"] for model in run["models"] if _told(model)}
     own = "" if parts else shlex.join([*_command(summary, run["settings"], trained), "--out", "RUN"])
+    numbers = [f"{run['selected_by']}{_OUT}{_TEST_KEYS}"] if run.get("selected_by") else []
+    numbers += [part["command"] for part in parts] or [own]
+    built = [*(_sample(name) for name in samples), *filter(None, [run.get("built_by")])]
+    trainings = _trainings(run["models"])
     return {
-        "git_commit": environment["git_commit"],
-        "python": environment["python"],
-        "packages": dict(sorted(environment["packages"].items())),
+        **{fact: _said(environments, fact) for fact in ("git_commit", "python", "system", "processor", "gpu")},
+        "packages": _packages(environments, weights),
+        "install": _installs(environments, weights),
         "data_fingerprint": summary["data"]["fingerprint"],
         "prompts": summary["prompts"],
         "judge": summary["judge"],
-        "weights": measuring_weights(summary),
+        "judge_met": run.get("judge_met"),
+        "weights": weights,
         "seed": summary["seed"],
         "precision": summary["precision"],
         "shards": str(summary["protocol"]).partition("/")[0] in ("reconstruction", "cross"),
-        "data": "\n".join([*(_sample(name) for name in samples), *filter(None, [run.get("built_by")])]),
-        "trainings": _trainings(run["models"]),
-        "command": "\n".join(part["command"] for part in parts) or own,
+        "leaks": run.get("leaks"),
+        "selected": any(settings.get("selection") for settings in _settings(run)),
+        "selected_by": run.get("selected_by"),
+        "data": "\n".join(built),
+        "trainings": trainings,
+        "command": "\n".join(numbers),
+        "told_by_nobody": any(word.endswith("=PATH") for line in [*trainings, *numbers] for word in shlex.split(line)),
+        "unmade": [word for word in _UNKNOWN if word in _asked([*built, *trainings, *numbers])],
         "render": shlex.join(["g4g-eval", "report", *(["RUN"] if not parts else [part["name"] for part in parts])]),
         "merged": parts,
     }
+
+
+def _settings(run: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What was chosen for a run, or for each that it was merged from."""
+    return [part["settings"] for part in run.get(MERGED, ())] or [run["settings"]]
+
+
+def _environments(run: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """What a run was computed with, or each that it was merged from, with its name, which two of them may share."""
+    return [(part["name"], part["environment"]) for part in run.get(MERGED, ())] or [("", run["environment"])]
+
+
+def _said(environments: Iterable[tuple[str, Mapping[str, Any]]], fact: str) -> str | None:
+    """What they say of a fact, each answer once; ``None``: none of them says anything."""
+    return " and ".join(dict.fromkeys(filter(None, (one.get(fact) for _, one in environments)))) or None
+
+
+def _packages(environments: Iterable[tuple[str, Mapping[str, Any]]], weights: Collection[str]) -> dict[str, str]:
+    """Versions of packages in any of them."""
+    found: dict[str, dict[str, None]] = {}
+    for _, environment in environments:
+        for name, version in _used(environment, weights).items():
+            found.setdefault(name, {})[version] = None
+    return {name: " and ".join(versions) for name, versions in sorted(found.items())}
+
+
+def _installs(environments: Iterable[tuple[str, Mapping[str, Any]]], weights: Collection[str]) -> list[str]:
+    """What one types for the same code and the same versions, run by run where they differ."""
+    named: dict[tuple[str, ...], list[str]] = {}
+    for name, environment in environments:
+        named.setdefault(tuple(_install(environment, weights)), []).append(name)
+    if len(named) == 1:
+        return list(next(iter(named)))
+    lines = []
+    for number, (install, names) in enumerate(named.items(), 1):
+        first, *others = install
+        first = first.replace(" g4g && cd g4g", f" g4g-{number} && cd g4g-{number}")
+        lines += [f"# for {', '.join(names)}", first, *others]
+    return lines
+
+
+def _used(environment: Mapping[str, Any], weights: Collection[str]) -> dict[str, str]:
+    """Versions of packages that were there.
+
+    Args:
+        weights: names of those that metrics were measured with: what only serves others is left out.
+    """
+    aside = () if _SYNCNET in weights else (_SYNCNET_PACKAGE,)
+    return {name: version for name, version in sorted(environment["packages"].items()) if version and name not in aside}
+
+
+def _install(environment: Mapping[str, Any], weights: Collection[str]) -> list[str]:
+    """What one types for the same code and the same versions."""
+    commit = (environment["git_commit"] or "").removesuffix("-dirty")
+    language = ".".join(environment["python"].split(".")[:2])
+    versions = {name: v.partition("+")[0] for name, v in _used(environment, weights).items() if name != "g4g"}
+    pinned = [f"{name}=={version}" for name, version in versions.items()]
+    # SyncNet's package brings another OpenCV, whose files the headless one must overwrite
+    headless = [pin for pin in pinned if _SYNCNET_PACKAGE in versions and pin.startswith(_HEADLESS)]
+    return [
+        "git clone REPOSITORY g4g && cd g4g" + (f" && git checkout {commit}" if commit else ""),
+        f"python{language} -m venv .venv && . .venv/bin/activate",
+        shlex.join(["pip", "install", ".", *pinned]),
+        *(shlex.join(["pip", "install", "--force-reinstall", "--no-deps", pin]) for pin in headless),
+    ]
 
 
 def _sample(source: str) -> str:
@@ -66,27 +149,45 @@ def _sample(source: str) -> str:
 
 
 def _trainings(models: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Commands that train models, into folders that are called as the page calls the models, experts before pupils."""
+    """Commands that train models, into folders that are called as the page calls the models.
+
+    What a command needs is made by one before it: files of keys, and experts that teach. Equal ones are told once.
+    """
     told = {model["name"]: _told(model) for model in models}
-    lines: dict[str, str] = {}
     used = {_place(name) for name, commands in told.items() if commands}
+    used |= {keys for commands in told.values() for keys in _UNKNOWN if keys in _asked(commands)}
+    lines: dict[str, str] = {}
     for name, commands in told.items():
-        if not commands:
-            continue
-        *before, own = commands
-        for teacher in before:
-            words, _, place = teacher.rpartition(_OUT)
+        moved: dict[str, str] = {}
+        for number, command in enumerate(commands, 1):
+            for place, elsewhere in moved.items():
+                command = command.replace(place, elsewhere)
+            words, _, place = command.rpartition(_OUT)
+            if number == len(commands):
+                lines[f"{words}{_OUT}{shlex.quote(_place(name))}"] = ""
+                break
             if words not in lines:
                 lines[words] = next(free for free in _numbered(place) if free not in used)
                 used.add(lines[words])
-            own = own.replace(place, lines[words])
-        lines[f"{own.rpartition(_OUT)[0]}{_OUT}{shlex.quote(_place(name))}"] = ""
+            moved[place] = lines[words]
     return [f"{words}{_OUT}{place}" if place else words for words, place in lines.items()]
+
+
+def _asked(commands: Sequence[str]) -> set[str]:
+    """Words that commands want and none before them makes; of ``csv:FILE`` the file alone."""
+    asked: set[str] = set()
+    made: set[str] = set()
+    for command in commands:
+        words, _, place = command.rpartition(_OUT)
+        asked |= {word.removeprefix("csv:") for word in shlex.split(words)} - made
+        made.add(place)
+    return asked
 
 
 def _told(model: Mapping[str, Any]) -> list[str]:
     """The commands that train a model and, before it, its expert, as its checkpoint says them."""
-    return str((model.get("training") or {}).get("command") or "").splitlines()
+    # at nothing but "\n": a condition may hold other characters that end lines
+    return list(filter(None, str((model.get("training") or {}).get("command") or "").split("\n")))
 
 
 def _numbered(place: str) -> Iterator[str]:
@@ -131,7 +232,7 @@ def _command(summary: Mapping[str, Any], settings: Mapping[str, Any], trained: M
         words += _options(("seed",), summary, settings)
     else:
         words = ["run", "--models", models, "--data", "DATA", *_options((*_ALWAYS, "limit", "seed"), summary, settings)]
-        words += ["--selection", "FILE"] if settings.get("selection") else []
+        words += ["--selection", _TEST_KEYS] if settings.get("selection") else []
         for source in sorted(settings.get("footage") or {}):
             words += ["--footage", f"{source}=ROOT" if source else "ROOT"]
         words += ["--no-controls"] if settings.get("controls") is False else []

@@ -152,6 +152,7 @@ def place_with_shards(sample_clip_dir: Path, tmp_path_factory: pytest.TempPathFa
     return place
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [code for page in PAGES for code in _PYTHON.findall(page.read_text(encoding="utf-8"))])
 def test_python_in_the_docs_runs(code: str, place_with_shards: Path) -> None:
     if "torch" in code and importlib.util.find_spec("torch") is None:

@@ -42,6 +42,12 @@ class DINetConfig(NetworkConfig):
         """Channels of a layer that has ``count`` (a multiple of 8) in the public network."""
         return max(8, 8 * round(self.width * count / 8))
 
+    def why_off(self, term: str, *, taught: bool) -> str:
+        """See :class:`g4g_core.config.NetworkConfig`."""
+        if term == "sync":
+            return "the public code's own sync network is not part of ours"
+        return "weight 0 in its settings" if getattr(self.weights, term) == 0 else "the weights vgg19 were not there"
+
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "tiny": {

@@ -65,6 +65,14 @@ class GeneratorConfig(Wav2LipConfig):
         description="a wav2lip-expert: file, or folder of its run; else the public one, where it fits and is here",
     )
 
+    def why_off(self, term: str, *, taught: bool) -> str:
+        """See :class:`g4g_core.config.NetworkConfig`."""
+        if getattr(self, term) == 0:
+            return "weight 0 in its settings"
+        if not taught:
+            return "no expert was there"
+        return f"it counts once a validation finds it below {self.sync_below:g}, and none did before the end"
+
 
 class GanConfig(GeneratorConfig):
     """The same with the discriminator, as in ``hq_wav2lip_train.py``: ``gan`` is taken from L1's share, too."""

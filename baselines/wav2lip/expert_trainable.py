@@ -95,7 +95,7 @@ class ExpertTrainable(Learner[ExpertConfig, PairBatch]):
                 self.name,
                 self.module.plateau.patience,
                 len(self._windows.identities),
-                self._windows.describe()["minutes"],
+                self.learned_from["minutes"],
             )
 
     def validate(self) -> dict[str, float]:

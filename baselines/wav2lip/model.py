@@ -119,5 +119,5 @@ class Wav2LipKind:
         return told_of(about, Generator, sights, source)
 
 
-WAV2LIP = Wav2LipKind("wav2lip", "Wav2Lip (Prajwal et al. 2020), its network at 96 px")
+WAV2LIP = Wav2LipKind("wav2lip", "Wav2Lip (Prajwal et al. 2020), its network in code of our own")
 WAV2LIP_GAN = Wav2LipKind("wav2lip-gan", "Wav2Lip trained with its visual quality discriminator")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from evaluation.metrics.base import Block, Context, Measured, Metric
+from evaluation.shots import Shot
 from prep.sync_expert.infer import compare, load
-from prep.sync_expert.judge import JUDGE, LEARNED_FROM
+from prep.sync_expert.judge import JUDGE, LEARNED_FROM, learned_clips
 from prep.sync_expert.mouths import mouth_patches
 
 _BY = "by the embedded expert sync-b on mouths cut by the clip's own eye points"
@@ -30,6 +31,11 @@ OFFSET = Metric(
     id="sync_offset@judge", name="Offset (judge)", unit="frames", better=0.0, kind="clip", by_judge=True,
     definition=f"AV offset in frames of 40 ms, above 0: the sound leads; {_BY}.",
 )  # fmt: skip
+
+
+def has_met(shot: Shot) -> bool:
+    """Whether the judge learned from a shot's file, or, by the role that its data set gives it, from its person."""
+    return shot.about.get("role") == JUDGE or shot.about.get("content_sha256") in learned_clips()
 
 
 class JudgeMeasure:

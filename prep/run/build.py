@@ -119,7 +119,8 @@ class Build:
         layout = layout_of(plan, outcomes)
         ShardRoom(self.out, self.work, self.quiet).assemble(layout, outcomes, runner, shelf)
         command = command_of(self.sources, self.identity_rule, self.config)
-        dataset = write_dataset(self.out, self.config, plan, outcomes, layout, command)
+        about = {source.name: source.about for source in self.sources}
+        dataset = write_dataset(self.out, self.config, plan, outcomes, layout, command=command, about=about)
         report = BuildReport(self.out, dataset, dataset["leaks"], done_before, time.monotonic() - started)
         self._write_build_file(report)
         self._tidy(plan)

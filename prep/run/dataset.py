@@ -43,6 +43,7 @@ def command_of(sources: Iterable[SourceRoot], rule: IdentityRule | None, config:
         words += [f"--{source.kind}", place if source.name == source.kind else f"{source.name}={place}"]
         for option in (option for option, value in source.options.items() if value):
             words += [f"--{source.kind}-{option}", "DIR"]
+        words += ["--describe", f"{source.name}={source.about}"] if source.about else []
     words += ["--identity", told] if told else []
     for name, field in BuildConfig.model_fields.items():
         value = getattr(config, name)
@@ -57,9 +58,21 @@ def _whole(path: str) -> str:
 
 
 def write_dataset(
-    out: str, config: BuildConfig, plan: Plan, outcomes: Mapping[str, Outcome], layout: list[PlannedShard], command: str
+    out: str,
+    config: BuildConfig,
+    plan: Plan,
+    outcomes: Mapping[str, Outcome],
+    layout: list[PlannedShard],
+    *,
+    command: str,
+    about: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Write manifest, split lists and, last, ``dataset.json``; returns what the latter holds."""
+    """Write manifest, split lists and, last, ``dataset.json``; returns what the latter holds.
+
+    Args:
+        command: that builds such a data set.
+        about: what the sources are, as far as the user said.
+    """
     from prep.sources.splits import leaks
 
     columns = ["source", "clip", "split", "identity", "video_id", "n_frames"]
@@ -92,6 +105,7 @@ def write_dataset(
             "clips": len(of_source),
             "ok": counts["clips"],
             "rejected": dict(sorted(rejected.items())),
+            **({"about": about[source]} if about.get(source) else {}),
         }
     dataset = {
         "schema_version": schema.SCHEMA_VERSION,

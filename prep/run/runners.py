@@ -176,6 +176,32 @@ class DaskRunner:
             future.release()
 
 
+class LateRunner:
+    """Opens a runner with the first task, so that a typing error, or a run that is done already, waits for no workers.
+
+    Args:
+        open_: opens it.
+    """
+
+    def __init__(self, open_: Callable[[], contextlib.AbstractContextManager[Runner]]) -> None:
+        self._open, self._opened = open_, contextlib.ExitStack()
+        self._runner: Runner | None = None
+
+    def __enter__(self) -> LateRunner:
+        return self
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._opened.__exit__(*error)
+
+    def run(self, tasks: Iterable[Task], handle: Handler) -> None:
+        waiting = list(tasks)
+        if not waiting:
+            return
+        if self._runner is None:
+            self._runner = self._opened.enter_context(self._open())
+        self._runner.run(waiting, handle)
+
+
 def _put_first(waiting: collections.deque[Task], tasks: Iterable[Task]) -> None:
     """What follows from a task goes next, in its order: the parts of a long clip must not wait for the short ones."""
     waiting.extendleft(reversed(list(tasks)))

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Union
 
@@ -24,7 +25,7 @@ from prep.shards.tables import read_table
 
 __all__ = [
     "INDEX", "MARKER", "REBUILD", "TAR", "CommittedShard", "Dataset", "Row", "Rows", "Selection", "is_shard_stem",
-    "read_committed", "read_index", "read_selection",
+    "read_committed", "read_index", "read_selection", "selection_command",
 ]  # fmt: skip
 
 Selection = Union[str, "os.PathLike[str]", Collection[str]]
@@ -208,6 +209,25 @@ class Dataset:
                 if key in keys:
                     return Rows.of_shard(shard)[keys.index(key)]
         raise DatasetError(f"{self.root} has no sample {key!r}", "Its keys stand in the parquet files.")
+
+
+def selection_command(selection: Selection | None) -> str | None:
+    """What one types to make such a file of keys, but for its place; DATA stands for the data set.
+
+    ``None`` where it does not say: keys that are handed over, a text file, a parquet file that was made otherwise, or a
+    condition of several lines.
+    """
+    if not isinstance(selection, (str, os.PathLike)) or not os.fspath(selection).endswith(INDEX):
+        return None
+    try:
+        metadata = pq.read_schema(pa.BufferReader(storage.read_bytes(os.fspath(selection)))).metadata or {}
+        about = json.loads(metadata[schema.SELECTION_METADATA])
+        words = [word for condition in about["where"] for word in ("--where", str(condition))]
+        words += [word for name in ("split", "source") if about[name] for word in (f"--{name}", str(about[name]))]
+    except (StorageError, pa.ArrowException, ValueError, KeyError, TypeError):
+        return None
+    told = shlex.join(["g4g-prep", "select", "DATA", *words])
+    return None if "\n" in told else told  # commands are told line by line
 
 
 def read_selection(selection: Selection) -> frozenset[str]:

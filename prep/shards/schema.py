@@ -40,6 +40,8 @@ MANIFEST_FILE = "manifest.parquet"
 SPLITS_FOLDER = "splits"
 BUILD_FILE = "build.json"
 WORK_FOLDER = ".work"
+SELECTION_METADATA = b"g4g.selection"
+"""Where the parquet file of a selection says, as JSON, by which conditions it was made, and of what."""
 
 MEL_BANDS = 80
 MEL_WINDOW = 16

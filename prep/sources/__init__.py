@@ -30,12 +30,14 @@ class SourceRoot:
         kind: ``lrs2``, ``hdtf`` or ``folder``.
         root: folder, local or any fsspec URL.
         options: ``lists`` (lrs2) or ``annotations`` (hdtf): a folder; an empty value counts as not given.
+        about: what it is and whose, in a line for readers of pages; "": the user did not say.
     """
 
     name: str
     kind: str
     root: str
     options: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
+    about: str = ""
 
 
 def scan(source: SourceRoot) -> list[ClipSpec]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.resources
+
 import numpy as np
 
 from g4g_core.errors import UsageError
@@ -13,8 +16,15 @@ from prep.sync_expert.reading import Reading
 JUDGE = "sync-b"
 """The expert that no model of this project is trained against."""
 
-LEARNED_FROM = "3.5 minutes of 28 people"
+LEARNED_FROM = "3.5 minutes of 28 people: generated clips (MoChaBench), four speakers of GRID, six people of the sample"
 """What its weights learned from; see docs/sync-expert.md."""
+
+
+@functools.cache
+def learned_clips() -> frozenset[str]:
+    """SHA-256 of the files that its weights learned from. The sample's, which is rendered anew, go by their role."""
+    place = importlib.resources.files("prep.sync_expert") / "data" / f"{JUDGE}.clips.txt"
+    return frozenset(place.read_text("ascii").split())
 
 
 def judge(

@@ -65,7 +65,7 @@ function clipHead() {
     return el("th", { scope: "col", class: "n", "aria-sort": sorted }, button);
   })));
 }
-const defs = new Map([...document.querySelectorAll(".defs > [id]")].map((node) => [node.querySelector("code").textContent, node.id]));
+const defs = new Map([...document.querySelectorAll(".defs > [id^=def-]")].map((node) => [node.querySelector("code").textContent, node.id]));
 const defOf = (id) => defs.get(id);
 
 function show() {

@@ -32,7 +32,7 @@ from baselines.windows import Windows  # noqa: E402
 from g4g_core import weights  # noqa: E402
 from g4g_core.errors import DatasetError, UsageError, WeightsError  # noqa: E402
 from g4g_core.protocols import ERASED, POSE_POINTS, ClipPrompt, Movable, SelfDescribing, TrainingData  # noqa: E402
-from g4g_core.provenance import file_sha256  # noqa: E402
+from g4g_core.provenance import file_sha256, processor  # noqa: E402
 from g4g_core.training import Settings, train  # noqa: E402
 from g4g_model.losses import VGGFeatures  # noqa: E402
 from prep.shards.index import Dataset  # noqa: E402
@@ -233,6 +233,9 @@ def test_a_resumed_run_is_the_run_that_was_never_stopped(people: Path, tmp_path:
     for place in (file, tmp_path / "two", tmp_path / "two" / "step-000004"):
         model = DINET.open(str(place))
         assert (model.native_size, model.mel_offset, model.losses_off) == (64, -2, ("perception", "sync"))
+        why = model.training.off_because
+        assert why["perception"] == "weight 0 in its settings" and why["sync"].startswith("the public code's own")
+        assert model.training.processor == processor()
         assert model.preset == "tiny, changed" and isinstance(model, Movable)
         for key, value in model._network.state_dict().items():
             assert torch.equal(value, again.module.network.state_dict()[key])
@@ -353,6 +356,7 @@ def test_info_tells_of_a_preset_and_of_a_checkpoint(checkpoint: str) -> None:
     assert held["checkpoint"] == {
         "path": checkpoint, "sha256": file_sha256(checkpoint), "origin": "g4g-model train", "losses_off": ["sync"],
         "trained_against": [], "findings": [], "marks": [], "step": None, "steps": None, "seed": None, "command": None,
+        "torch": None, "processor": None,
     }  # fmt: skip
     with pytest.raises(UsageError, match="tiyn"):
         DINET.info(None, "tiyn")

@@ -19,7 +19,7 @@ torch = pytest.importorskip("torch")
 from baselines.trained import FACTS, FORMAT, About, facts_sha256, write  # noqa: E402
 from baselines.wav2lip import checkpoint  # noqa: E402
 from baselines.wav2lip.checkpoint import PUBLIC, fill, fingerprint, read, read_public  # noqa: E402
-from baselines.wav2lip.config import CONFIGS, EXPERT, Wav2LipConfig  # noqa: E402
+from baselines.wav2lip.config import CONFIGS, EXPERT, GeneratorConfig, Wav2LipConfig  # noqa: E402
 from baselines.wav2lip.expert import SyncExpert  # noqa: E402
 from baselines.wav2lip.generator import Generator  # noqa: E402
 from baselines.wav2lip.model import WAV2LIP, WAV2LIP_GAN  # noqa: E402
@@ -275,7 +275,8 @@ def test_weights_of_half_the_bits_fill_the_network(tmp_path: Path) -> None:
 
 LEARNED: dict[str, Any] = {
     "learned_from": {
-        "splits": ["train"], "selected": False, "samples": 3, "left_out": 0, "identities": 2, "minutes": 0.1,
+        "splits": ["train"], "selected": False, "selections": {}, "samples": 3, "left_out": 0, "identities": 2,
+        "people": ["0123456789ab", "ba9876543210"], "sources": ["lrs2"], "minutes": 0.1,
         "footage_sha256": "b" * 64, "validation": "none", "taught_by": {"expert": "PATH", "command": None},
     },
     "settings": {"steps": 2, "seed": 5, "threads": 2},
@@ -292,6 +293,14 @@ def trained(folder: Path, name: str = "wav2lip", **fields: Any) -> Path:
     about = About(name, config, ("sync",), ("a" * 64,), **LEARNED)
     write(folder / f"{name}.safetensors", dataclasses.replace(about, **fields), NETWORKS[name](config).state_dict())
     return folder / f"{name}.safetensors"
+
+
+def test_an_expert_that_was_not_named_took_part_all_the_same() -> None:
+    """The public one, which is found by itself where it is here."""
+    nobody = {**LEARNED, "learned_from": {**LEARNED["learned_from"], "taught_by": None}}
+    for against, says in ((("a" * 64,), "it counts once a validation finds it"), ((), "no expert was there")):
+        about = About("wav2lip", GeneratorConfig(), ("sync",), against, **nobody)
+        assert about.training.off_because["sync"].startswith(says)
 
 
 def test_our_own_checkpoint_says_what_it_is_and_has_the_same_bytes_again(tmp_path: Path) -> None:

@@ -358,7 +358,10 @@ def test_sync_is_off_where_it_was_part_of_the_loss_in_no_step_though_the_last_va
     off = () if heard else ("sync",)
     for place in (file, tmp_path / "run", tmp_path / "run" / f"step-{steps:06d}"):
         assert read(name, str(place))[0].losses_off == off, place
-    assert read(name, str(tmp_path / "run" / "step-000004"))[0].losses_off == ("sync",)
+    about = read(name, str(tmp_path / "run" / "step-000004"))[0]
+    assert about.losses_off == ("sync",) and about.training.teacher == "PATH"
+    why = "it counts once a validation finds it below 20, and none did before the end"
+    assert about.training.off_because == {"sync": why}
     assert json.loads((tmp_path / "run" / "run.json").read_text())["description"]["losses_off"] == []
 
 
@@ -378,7 +381,10 @@ def test_without_an_expert_sync_is_off_and_that_is_said(
     assert trainee.describe()["losses_off"] == ["sync"]
     (file,) = Wav2LipTrainableKind("wav2lip").export(trainee, tmp_path)
     assert WAV2LIP.open(str(file)).losses_off == ("sync",)
-    assert opened(people, "wav2lip-gan", gan=0.0).losses_off == ("gan", "sync")
+    assert WAV2LIP.open(str(file)).training.off_because == {"sync": "no expert was there"}
+    silent = opened(people, "wav2lip-gan", gan=0.0, sync=0.0)
+    assert silent.losses_off == ("gan", "sync")
+    assert {silent.config.why_off(term, taught=False) for term in silent.losses_off} == {"weight 0 in its settings"}
 
 
 def test_the_expert_is_named_by_its_hash_and_not_by_where_it_lay(people: Path, expert: str, tmp_path: Path) -> None:
@@ -544,7 +550,7 @@ def settings(**fields: Any) -> Settings:
     return Settings(**{**SETTINGS, **short, "device": "cpu", **fields})
 
 
-@pytest.mark.parametrize("name", ["wav2lip-gan", "wav2lip-expert"])
+@pytest.mark.parametrize("name", [pytest.param("wav2lip-gan", marks=pytest.mark.slow), "wav2lip-expert"])
 def test_a_resumed_run_is_the_run_that_was_never_stopped(
     people: Path, expert: str, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

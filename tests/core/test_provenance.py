@@ -102,7 +102,10 @@ def test_the_environment_can_be_written_as_json() -> None:
     assert set(environment) == {
         "python",
         "platform",
+        "system",
         "packages",
+        "processor",
+        "gpu",
         "cpu_features",
         "git_commit",
         "time",

@@ -368,7 +368,7 @@ def test_a_new_version_of_a_metric_measures_only_that_metric(
     assert all(set(task["measures"]) == {"psnr"} for task in runner.done)
 
 
-@pytest.mark.parametrize("steps", [1, 7])
+@pytest.mark.parametrize("steps", [1, pytest.param(7, marks=pytest.mark.slow)])
 def test_a_run_that_is_stopped_and_resumed_gives_the_summary_of_one_that_was_not(
     shards: str, tmp_path: Path, steps: int
 ) -> None:

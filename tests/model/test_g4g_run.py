@@ -47,6 +47,7 @@ def settings(**fields: Any) -> Settings:
     return Settings(**{**SETTINGS, "warmup": 0, "log_every": 1, "checkpoint_every": 1, "validate_every": 1, **fields})
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_every_term_the_validation_and_pictures(
     people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,6 +82,7 @@ def test_tensorboard_shows_every_term_the_validation_and_pictures(
         np.testing.assert_array_equal(picture, trainee.pictures()["faces"])
 
 
+@pytest.mark.slow
 def test_what_is_drawn_finds_its_sound_by_chance_as_often_as_chance_has_it(people: Path) -> None:
     """The figures count multiples of chance: a network that knows nothing has about 1."""
     trainee = opened(people, "test")

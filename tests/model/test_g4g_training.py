@@ -449,7 +449,7 @@ def settings(**fields: Any) -> Settings:
     return Settings(**{**SETTINGS, "warmup": 0, "log_every": 1, "checkpoint_every": 2, "validate_every": 2, **fields})
 
 
-@pytest.mark.parametrize("name", ["g4g", "g4g-pairwise"])
+@pytest.mark.parametrize("name", ["g4g", pytest.param("g4g-pairwise", marks=pytest.mark.slow)])
 def test_a_resumed_run_is_the_run_that_was_never_stopped(people: Path, tmp_path: Path, name: str) -> None:
     fields = {"settle": 1, "average": 0.9}
     for out in ("one", "two"):

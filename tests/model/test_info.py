@@ -15,14 +15,17 @@ torch = pytest.importorskip("torch")
 
 from g4g_people import SMALL, write_people  # noqa: E402
 
+from g4g_core.lineage import people as hashed  # noqa: E402
 from g4g_core.protocols import TrainingData  # noqa: E402
+from g4g_core.provenance import processor  # noqa: E402
 from g4g_core.training import Settings, train  # noqa: E402
 from g4g_model.checkpoint import read  # noqa: E402
 from g4g_model.cli import main  # noqa: E402
-from g4g_model.config import PRESETS, SETTINGS, VARIANTS  # noqa: E402
+from g4g_model.config import PRESETS, SETTINGS, VARIANTS, G4GConfig  # noqa: E402
 from g4g_model.g4g import G4G  # noqa: E402
 from g4g_model.info import costs, nothing_seen, of_network  # noqa: E402
 from g4g_model.trainable import G4GKind  # noqa: E402
+from prep.shards.index import Dataset  # noqa: E402
 
 CONFIG = VARIANTS["g4g"](**SMALL)
 
@@ -133,7 +136,32 @@ def test_a_checkpoint_knows_what_it_was_trained_on(run: Path, people: Path) -> N
     described = G4GKind("g4g").open(CONFIG, TrainingData(str(people)), seed=0).describe()
     assert found["footage_sha256"] == described["footage_sha256"]
     assert found["losses_off"] == ["perception"] and found["trained_against"] == []
-    assert found["torch"] == torch.__version__.split("+")[0]
+    assert found["torch"] == torch.__version__.split("+")[0] and found["processor"] == processor()
+    assert found["sources"] == ["toy"] and "people" not in found  # hashes, for programs
+
+
+def test_a_model_that_learned_from_people_whom_it_is_shown_is_marked(run: Path, people: Path) -> None:
+    from evaluation.models import models_of
+
+    learned = {row.identity for row in Dataset.open(people).rows("train")}
+    strangers = {"nobody", "somebody"}
+    for shown, met, mark in (
+        (learned | strangers, 3, ("learned from 3 of these people",)),
+        (strangers, 0, ()),
+        (None, None, ()),  # names of people are not known
+    ):
+        _, model = models_of(["g4g"], {"g4g": str(run)}, identities=shown)
+        assert model.training is not None and model.training["met"] == met and "people" not in model.training
+        assert model.marks == ("tiny, changed", "perception: off", *mark)
+        json.dumps(model.to_json())
+    about, _ = read(str(run))
+    assert about.learned_from["people"] == hashed(learned)
+
+
+def test_why_a_loss_was_off_is_known() -> None:
+    config = G4GConfig.model_validate({"weights": {"gan": 0.0}})
+    assert config.why_off("gan", taught=False) == "weight 0 in its settings"
+    assert config.why_off("perception", taught=False) == "the weights vgg19 were not there"
 
 
 def test_a_step_of_a_run_says_the_same_as_the_exported_file(run: Path) -> None:

@@ -44,7 +44,7 @@ def test_the_command_gives_the_same_network_and_training(model: str, given: list
     again, same = configuration(kind, options)
     aside = {*config.places, "preset"}
     assert again == settings and same.model_dump(exclude=aside) == config.model_dump(exclude=aside)
-    assert (options["splits"], options["selection"]) == (",".join(splits), "FILE" if len(splits) > 1 else None)
+    assert (options["splits"], options["selection"]) == (",".join(splits), "TRAIN_KEYS" if len(splits) > 1 else None)
     assert (options["shards"], options["out"]) == ("DATA", f"RUNS/{model}")
 
 
@@ -53,7 +53,24 @@ def test_of_a_checkpoint_that_does_not_say_enough_there_is_no_command() -> None:
     settings = Settings().model_dump()
     assert train_command("g4g", config, settings, {}) is None
     assert train_command("g4g", config, {}, {"splits": ["train"]}) is None
+    assert train_command("g4g", config.model_copy(update={"identity": "a\nb"}), settings, {"splits": ["train"]}) is None
     assert train_command("nobody's", config, settings, {"splits": ["train"]}) is None
+
+
+def test_files_of_keys_are_made_before_they_are_used_and_once() -> None:
+    config, settings = registry.load(registry.TRAINABLES, "wav2lip").Config(), Settings().model_dump()
+    keys = {name: f"g4g-prep select DATA --where 'yaw < 9' --out {name}" for name in ("TRAIN_KEYS", "VALIDATION_KEYS")}
+    expert = "g4g-model train --model wav2lip-expert --selection TRAIN_KEYS --out RUNS/wav2lip-expert"
+    learned_from = {
+        "splits": ["train"], "selected": True, "selections": {**keys, "OTHER": None}, "validation": "VALIDATION_KEYS",
+        "taught_by": {"expert": "PATH", "command": f"{keys['TRAIN_KEYS']}\n{expert}"},
+    }  # fmt: skip
+    command = train_command("wav2lip", config, settings, learned_from)
+
+    assert command is not None
+    *before, own = command.splitlines()
+    assert before == [keys["TRAIN_KEYS"], expert, keys["VALIDATION_KEYS"]]
+    assert "--selection TRAIN_KEYS --validation VALIDATION_KEYS" in own
 
 
 @pytest.mark.parametrize(("model", "named"), [("wav2lip", "PATH"), ("g4g", "wav2lip-expert:PATH"), ("g4g", "sync-a")])

@@ -187,6 +187,7 @@ def test_control_c_ends_the_build_with_130_and_leaves_no_process(
     assert "interrupted" in errors
 
 
+@pytest.mark.slow
 def test_a_worker_killed_in_mid_clip_costs_what_was_not_committed(
     tmp_path: Path, footage: Path, uninterrupted: tuple[dict[str, str], float]
 ) -> None:

@@ -92,6 +92,7 @@ def test_a_data_set_on_s3_has_the_bytes_of_a_local_one_and_can_be_checked_and_re
     assert not [name for name in left if name.endswith((".tar", ".npz"))]
 
 
+@pytest.mark.slow
 def test_a_data_set_on_s3_is_continued(footage: Path, local: Path, tmp_path: Path) -> None:
     url = "s3://bucket/continued"
     build(footage, url)

@@ -200,8 +200,10 @@ def test_a_data_set_says_by_which_command_it_is_built_without_any_place(footage:
     rows = [f"{path.relative_to(footage)},somebody" for path in footage.rglob("*.mp4")]
     (footage.parent / "who.csv").write_text("\n".join(["file,identity", *(f"{footage.name}/{row}" for row in rows)]))
     options = ("--identity", f"csv:{footage.parent / 'who.csv'}", "--min-frames", 5, "--fractions", "0.5,0.25,0.25")
-    assert build_shards("--folder", f"mine={footage}", "--out", "out", "--fix-offset", *options).exit_code == 0
+    about = ("--describe", "mine=our own  interviews; ours")
+    assert build_shards("--folder", f"mine={footage}", "--out", "out", "--fix-offset", *options, *about).exit_code == 0
 
+    assert json.loads(Path("out/dataset.json").read_text())["sources"]["mine"]["about"] == "our own interviews; ours"
     told = json.loads(Path("out/dataset.json").read_text())["command"]
     assert "csv:FILE" in told
 
@@ -225,6 +227,12 @@ def test_a_table_that_lies_with_the_footage_is_told_by_its_place_there(footage: 
     assert result.exit_code == 0, result.output
     told = json.loads(Path("out/dataset.json").read_text())["command"]
     assert "--folder mine=MINE_ROOT --identity csv:MINE_ROOT/who.csv" in told and str(copy) not in told
+
+
+def test_what_is_described_must_be_a_source(footage: Path) -> None:
+    for text, says in (("other=x", "about no source"), ("mine", "says nothing"), ("mine= ", "says nothing")):
+        result = build_shards("--folder", f"mine={footage}", "--out", "out", "--describe", text)
+        assert says in one_error(result) and not Path("out").exists()
 
 
 @pytest.mark.parametrize("kind", ["--folder", "--lrs2", "--hdtf"])

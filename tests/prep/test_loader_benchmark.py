@@ -40,6 +40,7 @@ def test_the_quick_benchmark_writes_its_numbers(shards, tmp_path):
     assert str(shards) not in out.read_text()
 
 
+@pytest.mark.slow
 def test_the_peer_gets_whole_clips_and_hears_the_same_mel(shards, tmp_path):
     pytest.importorskip("librosa")
     from benchmarks.wav2lip_recipe import PeerRecipe, unpack

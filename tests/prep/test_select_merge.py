@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,14 +10,17 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from edited_shards import edit_description, edit_index, edit_manifest, write_sound_dataset
 from synthetic_shards import CLIPS, SyntheticClip
 
 from g4g_core.errors import DatasetError, UsageError
+from prep.cli import main
 from prep.merge import merge
-from prep.select import METADATA_KEY, parse_conditions, select
+from prep.select import parse_conditions, select
 from prep.shards.access import SampleReader
-from prep.shards.index import Dataset
+from prep.shards.index import Dataset, selection_command
+from prep.shards.schema import SELECTION_METADATA
 from prep.shards.verify import verify
 from prep.summary import load_tables
 
@@ -151,12 +155,50 @@ def test_a_written_selection_is_read_by_the_data_set_and_records_where_it_comes_
     table = pq.read_table(out)
     assert table.column_names == ["key", "split"]
     assert tuple(table["key"].to_pylist()) == result.keys
-    about = json.loads(table.schema.metadata[METADATA_KEY])
+    about = json.loads(table.schema.metadata[SELECTION_METADATA])
     assert about["where"] == ["abs(yaw) < 30"]
     assert about["dataset"] == load_tables(root).fingerprint
     again = tmp_path / "again.parquet"
     select(root, where=["abs(yaw)<30"], out=again)
     assert again.read_bytes() == out.read_bytes()
+
+
+def test_a_selection_says_by_which_command_it_was_made(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "chosen.parquet"
+    select(root, where=["abs(yaw) < 30 and identity == 'ben'", "n_frames >= 20"], split="train", source="toy", out=out)
+    told = selection_command(out)
+    assert told is not None
+    words = [word if word != "DATA" else str(root) for word in shlex.split(told)]
+    done = CliRunner().invoke(main, [*words[1:], "--out", str(tmp_path / "again.parquet")])
+    assert words[0] == "g4g-prep" and done.exit_code == 0, done.output
+    assert (tmp_path / "again.parquet").read_bytes() == out.read_bytes()
+
+    quoted = ("identity != 'O\"Neil'", "identity == 'back\\slash'", "identity == \"it's\"")
+    for condition in (*quoted, "n_frames > 1234567.5"):
+        (parsed,) = parse_conditions([condition])
+        assert parse_conditions([str(parsed)]) == [parsed], condition
+    assert str(parse_conditions(["n_frames >= 1234567"])[0]) == "n_frames >= 1234567.0"
+    assert str(parse_conditions(["abs(yaw) < 30"])[0]) == "abs(yaw) < 30"
+
+    keys = tmp_path / "keys.txt"
+    keys.write_text("a\n")
+    lines = tmp_path / "lines.parquet"
+    about = json.dumps({"where": ['identity == "a\nb"'], "split": None, "source": None})
+    pq.write_table(pq.read_table(out).replace_schema_metadata({SELECTION_METADATA: about}), lines)
+    plain = tmp_path / "plain.parquet"
+    pq.write_table(pq.read_table(out).replace_schema_metadata({}), plain)
+    odd = tmp_path / "odd.parquet"
+    pq.write_table(pq.read_table(out).replace_schema_metadata({SELECTION_METADATA: b"[]"}), odd)
+    for other in (None, {"a", "b"}, keys, plain, odd, lines, tmp_path / "nowhere.parquet"):
+        assert selection_command(other) is None
+
+
+def test_what_sources_are_is_kept_by_a_merge(roots: list[Path], tmp_path: Path) -> None:
+    for part, about in zip(roots, ({"toy": {"about": "toys; ours"}}, {"toy": {}}), strict=True):
+        edit_description(part, sources=about)
+    merge(roots, tmp_path / "both")
+    found = Dataset.open(tmp_path / "both").info["sources"]
+    assert {name: facts.get("about") for name, facts in found.items()} == {"toy": "toys; ours"}
 
 
 def test_a_merged_set_reads_like_its_parts(roots: list[Path], tmp_path: Path) -> None:

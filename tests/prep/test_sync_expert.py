@@ -97,6 +97,7 @@ def test_a_mouth_at_the_edge_of_a_large_picture_repeats_the_edge() -> None:
 # ---- sound
 
 
+@pytest.mark.slow  # librosa takes 15 s to be imported
 @both
 def test_filters_are_the_htk_triangles_of_librosa(design: Design) -> None:
     import librosa

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from synthetic_run import GROUND_TRUTH, model, shot, study_results, write_synthetic_run
 
-from evaluation.models import Model
+from evaluation.models import JUDGED, Model
 from g4g_core import storage
 from g4g_core.errors import UsageError
-from reports.claims import TAUGHT, taught
+from reports.claims import taught
 from reports.clips import decimals, pack_column
 from reports.figures import Axis, Point, Scale, pareto_front, scatter, whiskers
 from reports.leaderboard import read_board, write_report
@@ -129,7 +129,7 @@ def test_variants_are_compared_with_the_whole_model_whatever_their_order(tmp_pat
 
 
 def test_by_the_judge_that_taught_it_a_variant_is_compared_with_nothing(tmp_path: Path) -> None:
-    taught = {"marks": (TAUGHT,), "judged_by_its_teacher": True}
+    taught = {"marks": (JUDGED,), "judged_by_its_teacher": True}
     models = [GROUND_TRUTH, *(Model(name, "generator", name, fingerprint=name) for name in ("g4g", "other"))]
     models.append(Model("g4g-no-intra", "generator", "g4g-no-intra", fingerprint="x", **taught))
     metrics = ["sync_score@judge", "psnr@mouth"]
@@ -137,11 +137,11 @@ def test_by_the_judge_that_taught_it_a_variant_is_compared_with_nothing(tmp_path
     board = read_board(str(tmp_path))
     (source,) = board["sources"]
     variant = source["ablation"]["rows"][1]["cells"]
-    assert variant["sync_score@judge"]["change"]["verdict"] == f"no comparison: {TAUGHT}"
-    assert variant["sync_score@judge"]["unranked"] == TAUGHT
+    assert variant["sync_score@judge"]["change"]["verdict"] == f"no comparison: {JUDGED}"
+    assert variant["sync_score@judge"]["unranked"] == JUDGED
     assert variant["psnr@mouth"]["change"]["verdict"] == "better without it"
     sync, picture = source["verdicts"]
-    assert sync["sentence"].endswith(f"not ranked, for {TAUGHT}: g4g-no-intra")
+    assert sync["sentence"].endswith(f"not ranked, for {JUDGED}: g4g-no-intra")
     assert sync["leaders"] == ["other"]
     assert picture["leaders"] == ["g4g-no-intra"]
     assert "other is significantly ahead of g4g in lip sync" in board["headline"][1]
@@ -167,7 +167,7 @@ def test_a_pupil_is_set_aside_by_what_its_own_teacher_measures_and_by_nothing_el
         "psnr": {"by_judge": False, "weights": []},
     }
     for marks, found in (
-        ((TAUGHT,), {"judge": TAUGHT, "lse": None, "psnr": None}),
+        ((JUDGED,), {"judge": JUDGED, "lse": None, "psnr": None}),
         (("tiny", "trained against syncnet-v2"), {"judge": None, "lse": "trained against syncnet-v2", "psnr": None}),
         ((), dict.fromkeys(metrics)),
     ):

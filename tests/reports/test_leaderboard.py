@@ -20,17 +20,19 @@ from synthetic_run import GROUND_TRUTH, LPIPS, SETS, model, shot, write_syntheti
 from evaluation.cli import main
 from evaluation.config import RunConfig
 from evaluation.metrics import METRICS
-from evaluation.models import Model
+from evaluation.metrics.judge import has_met
+from evaluation.models import JUDGED, Model
 from evaluation.protocols import CROSS, PAIRS, VIDEOS, VIDEOS_REFERENCE, Protocol
 from evaluation.tables import number
 from g4g_core import storage
 from g4g_core.errors import UsageError
 from g4g_core.protocols import Training
 from prep.sources.sample import LICENCE
-from reports.claims import TAUGHT
+from prep.sync_expert.judge import learned_clips
+from reports.about import what_is_asked
 from reports.clips import ALPHABET, MISSING, pack_column, pack_curve
 from reports.exports import board_csv, board_latex, board_markdown
-from reports.headline import _against_counted, _Comparison
+from reports.headline import _against, _against_counted, _among, _Comparison, _speechless
 from reports.leaderboard import read_board, write_report
 
 EVIL = "<img src=x onerror=alert(1)>"
@@ -308,7 +310,7 @@ def test_every_option_of_a_run_stands_in_the_command_that_computes_it_again(tmp_
     assert "/home" not in command
     assert parsed(command) == {
         "models": "g4g,a b=precomputed:DIR,w=external:ip_lap,x=external:YAML", "data": "DATA", "split": "val,test",
-        "selection": "FILE", "footage": ("ROOT", "hdtf=ROOT"), "checkpoints": ("g4g=PATH",), "no_controls": True,
+        "selection": "TEST_KEYS", "footage": ("ROOT", "hdtf=ROOT"), "checkpoints": ("g4g=PATH",), "no_controls": True,
         "pooled": True, "seed": 3, "protocol": "cross/1", "limit": 7, "metrics": "sync,csim-dlib",
         "on_failure": "worst", "timeout": 90.5, "precision": "bf16",
     }  # fmt: skip
@@ -617,7 +619,7 @@ def test_csv_markdown_and_latex_hold_the_numbers_of_the_page(usual: Path) -> Non
 def test_what_is_printed_stands_in_the_order_of_the_page_and_says_what_the_page_says(tmp_path: Path) -> None:
     names = ["g4g-no-fusion", "other", "g4g"]
     models = [Model(name, "generator", name, fingerprint=name) for name in names]
-    models.append(model("taught", marks=(TAUGHT,), judged_by_its_teacher=True))
+    models.append(model("taught", marks=(JUDGED,), judged_by_its_teacher=True))
     shots = people(8)
     failed = {("other", shots[0].key): ("timeout", "too slow")}
     metrics = ["sync_score@judge", "psnr@mouth", "fid@face256"]
@@ -627,7 +629,7 @@ def test_what_is_printed_stands_in_the_order_of_the_page_and_says_what_the_page_
     board = read_board(str(tmp_path))
     markdown, latex = board_markdown(board), board_latex(board)
     rows = [line.split(" | ")[0].strip("| ") for line in markdown.splitlines() if line.startswith("| ")]
-    assert rows == ["model", "ground-truth", "g4g", "other", "g4g-no-fusion", f"taught ({TAUGHT})",
+    assert rows == ["model", "ground-truth", "g4g", "other", "g4g-no-fusion", f"taught ({JUDGED})",
                     "model", "g4g (the whole model)",
                     "g4g-no-fusion (with a hard edge instead of deformation fusion)"]  # fmt: skip
     for text in (markdown, latex):
@@ -636,7 +638,7 @@ def test_what_is_printed_stands_in_the_order_of_the_page_and_says_what_the_page_
         assert "split-half floor" in text
         assert "beyond the truth" in text
         assert "fewer than 10 identities" in text
-        assert f"Not ranked: {TAUGHT}." in text
+        assert f"Not ranked: {JUDGED}." in text
 
 
 def test_csv_holds_what_users_wrote_as_text_that_no_spreadsheet_computes(tmp_path: Path) -> None:
@@ -675,6 +677,12 @@ def test_latex_escapes_what_users_wrote(tmp_path: Path) -> None:
     assert r"a\_b \& 50\% \$x\$ \#1" in board_latex(read_board(str(tmp_path)))
 
 
+def test_latex_of_a_page_without_a_measured_metric_is_no_table(tmp_path: Path) -> None:
+    why = {"lse_d@crop1": "needs weights"}
+    write_synthetic_run(tmp_path, [GROUND_TRUTH, model("a")], people(2), metrics=["lse_d@crop1"], unavailable=why)
+    assert board_latex(read_board(str(tmp_path))) == "% There is no table: nothing was measured."
+
+
 @pytest.mark.parametrize("name", ["summary.json", "shots.json"])
 def test_another_schema_version_is_refused(usual: Path, tmp_path: Path, name: str) -> None:
     run = Path(shutil.copytree(usual, tmp_path / "run"))
@@ -698,15 +706,23 @@ def test_the_command_writes_the_page_and_says_where_it_is(usual: Path) -> None:
 def training(**fields: Any) -> dict[str, Any]:
     command = "g4g-model train --model alpha --preset tiny --shards DATA --steps 200 --seed 0 --out RUNS/alpha"
     known = Training(
-        "g4g-model train", "ab" * 32, 200, 0, 3, 5, ("train",), False, 39, 24, 1.89, "cd" * 32, command=command
-    )
-    return dataclasses.asdict(dataclasses.replace(known, **fields))
+        "g4g-model train", "ab" * 32, 200, 0, 3, 5, splits=("train",), selected=False, samples=39, identities=24,
+        minutes=1.89, footage_sha256="cd" * 32, command=command,
+    )  # fmt: skip
+    met = fields.pop("met", None)
+    return {**dataclasses.asdict(dataclasses.replace(known, **fields)), "met": met}
 
 
 def test_the_page_says_how_models_were_trained_and_how_all_is_made_again(tmp_path: Path) -> None:
     public = dataclasses.asdict(Training("the public wav2lip.pth", "ef" * 32))
+    full = training(
+        size=64, selected=True, sources=("hdtf", "lrs2"), teacher="wav2lip-expert:PATH", met=0, torch="2.15.0",
+        off_because={"sync": "no expert was there"}, processor="Some <b>CPU", command=None,
+    )  # fmt: skip
     models = [
         GROUND_TRUTH, STILL, model("alpha", training=training()), model("beta", training=training(seed=7)),
+        model("gamma", training=full, marks=("gan: off", "sync: off")),
+        model("delta", training=training(teacher="wav2lip-expert:PATH")),
         model("wav2lip", training=public), Model("theirs", "external", "theirs", marks=("unguarded",)),
     ]  # fmt: skip
     write_synthetic_run(tmp_path, models, people(8), metrics=FEW_METRICS)
@@ -718,21 +734,28 @@ def test_the_page_says_how_models_were_trained_and_how_all_is_made_again(tmp_pat
     made = {one["name"]: one["made"] for one in board["models"]}
     assert made["alpha"] == (
         "200 steps of 3 windows of 5 frames, on 39 segments of 24 identities (all samples of train), "
-        "1.89 min of footage, seed 0"
+        "1.89 min of footage (hash cdcdcdcdcdcd), seed 0"
     )
+    assert made["gamma"] == (
+        "200 steps of 3 windows of 5 frames at 64 px, on 39 segments of 24 identities, none of whom are shown here "
+        "(some samples of train: hdtf and lrs2), 1.89 min of footage (hash cdcdcdcdcdcd), seed 0, without its gan "
+        "loss, without its sync loss (no expert was there), on Some <b>CPU with torch 2.15.0"
+    )
+    assert made["delta"].endswith("(hash cdcdcdcdcdcd), against the sync expert wav2lip-expert, seed 0")
     assert made["wav2lip"] == "the public wav2lip.pth"
     assert made["still"] == made["ground-truth"] == "nothing is learned"
     assert made["theirs"] == "nothing is known here"
-    same = "the same footage, steps, frames a step and losses left out"
-    assert board["learned_alike"] == f"Trainings of alpha and beta: {same}."
+    same = "the same footage, steps and frames a step; different losses left out"
+    assert board["learned_alike"] == f"Trainings of alpha, beta, gamma and delta: {same}."
     page = rendered(tmp_path)
     commands = [built, training()["command"], board["provenance"]["command"], "g4g-eval report RUN"]
-    for told in (made["alpha"], board["learned_alike"], *commands):
+    for told in (made["alpha"], made["gamma"], board["learned_alike"], *commands):
         assert told in page.text
     places = [page.text.index(command) for command in commands]
     assert places == sorted(places)
     beta = training()["command"].replace("RUNS/alpha", "RUNS/beta")  # trained as alpha is, under a name of its own
-    assert board["provenance"]["trainings"] == [training()["command"], beta]
+    delta = training()["command"].replace("RUNS/alpha", "RUNS/delta")
+    assert board["provenance"]["trainings"] == [training()["command"], beta, delta]
 
 
 def test_in_what_models_were_not_trained_alike_is_said(tmp_path: Path) -> None:
@@ -761,7 +784,28 @@ def test_the_headline_tells_of_models_before_it_tells_of_controls(tmp_path: Path
     assert asked.startswith("alpha and beta redrew")
     assert "still and shuffled stand beside them as controls. Each aspect goes by one headline metric." in asked
     assert among.startswith("beta is significantly ahead of alpha in") and "control" not in among
-    assert "is significantly ahead of both controls in" in against
+    assert against.startswith("alpha is significantly ahead of both controls in lip sync")
+    assert ". beta is significantly ahead of both controls in lip sync" in against
+
+
+def test_what_a_model_is_worth_beside_the_controls_is_one_sentence() -> None:
+    controls, called = ["still", "shuffled"], {"a": "a", "still": "still (control)", "shuffled": "shuffled (control)"}
+
+    def compared(aspect: str, *better: tuple[str, str]) -> _Comparison:
+        tested = frozenset(frozenset(("a", control)) for control in controls)
+        return _Comparison(aspect, "lrs2", frozenset({"a", *controls}), frozenset(better), tested)
+
+    won = compared("picture", ("a", "still"), ("a", "shuffled"))
+    lost = compared("motion", ("still", "a"), ("shuffled", "a"))
+    half = compared("identity", ("shuffled", "a"), ("a", "still"))
+    assert _against(["a"], controls, [won, lost, half], called, False) == (
+        "a is significantly ahead of both controls in picture; significantly behind both controls in motion; behind "
+        "shuffled (control) in identity."
+    )
+    assert _against(["a"], controls, [half], called, True) == (
+        "a is nowhere significantly ahead of both controls; significantly behind shuffled (control) in identity (lrs2)."
+    )
+    assert _against(["b"], controls, [won], called, False).startswith("No difference between them is claimed")
 
 
 def test_many_models_are_counted_beside_the_controls(tmp_path: Path) -> None:
@@ -769,6 +813,101 @@ def test_many_models_are_counted_beside_the_controls(tmp_path: Path) -> None:
     write_synthetic_run(tmp_path, models, people(12), metrics=FEW_METRICS, effect=6.0)
     against = read_board(str(tmp_path))["headline"][2]
     assert against.startswith("Beside still (control), of these models all are significantly better in lip sync")
+
+
+def test_what_tells_models_apart_and_what_does_not_is_named() -> None:
+    def compared(aspect: str, *better: tuple[str, str]) -> _Comparison:
+        names = ("a", "b", "c")
+        pairs = frozenset(frozenset((one, other)) for one in names for other in names if one < other)
+        return _Comparison(aspect, "lrs2", frozenset(names), frozenset(better), pairs)
+
+    found = [compared("lip sync"), compared("mouth shape", ("a", "b")), compared("picture"), compared("motion")]
+    called = {name: name for name in "abc"}
+    assert _among(["a", "b"], found, called, False) == (
+        "a is significantly ahead of b in mouth shape. They are not told apart in lip sync, picture and motion."
+    )
+    found[1] = compared("mouth shape", ("a", "b"), ("a", "c"))
+    assert _among(["a", "b", "c"], found, called, False) == (
+        "a is significantly ahead of every other model in mouth shape. Who is best is open in lip sync, picture and "
+        "motion."
+    )
+    assert _among(["a", "b", "c"], found[2:], called, False) == (
+        "No model is significantly ahead of all the others at anything listed below."
+    )
+
+
+def test_who_does_not_speak_is_said_of_what_speech_shows_in() -> None:
+    def compared(aspect: str, *better: tuple[str, str]) -> _Comparison:
+        tested = frozenset(frozenset((name, "still")) for name in "ab")
+        return _Comparison(aspect, "lrs2", frozenset({"a", "b", "still"}), frozenset(better), tested)
+
+    def said(*comparisons: _Comparison, names: str = "ab") -> list[str]:
+        return _speechless(list(names), ["still"], comparisons, {"a": "a", "b": "b", "still": "still (control)"})
+
+    (both,) = said(compared("lip sync"), compared("picture", ("a", "still"), ("b", "still")))
+    assert both == (
+        "In lip sync a and b are nowhere significantly ahead of still (control): no sign here that they have learnt "
+        "speech."
+    )
+    (both,) = said(compared("lip sync"), compared("mouth shape"))
+    assert both.startswith("In lip sync and mouth shape a and b are nowhere")
+    assert said(compared("lip sync"), compared("mouth shape", ("a", "still"), ("b", "still"))) == []
+    (one,) = said(compared("lip sync", ("a", "still")))
+    assert one.startswith("In lip sync b is nowhere") and one.endswith("that it has learnt speech.")
+    assert said(compared("lip sync", ("a", "still")), compared("lip sync", ("b", "still"))) == []
+    assert said(compared("picture")) == [] == said(compared("lip sync"), names="c")  # nothing was tested
+
+
+def test_miniatures_are_called_so_before_anything_is_claimed(tmp_path: Path) -> None:
+    models = [GROUND_TRUTH, model("alpha", marks=("tiny, changed",)), model("beta", marks=("g4g-256",))]
+    write_synthetic_run(tmp_path, models, people(6), metrics=FEW_METRICS)
+    board, text = read_board(str(tmp_path)), " ".join(rendered(tmp_path).text.split())
+    assert board["miniatures"] == ["alpha"] and "alpha is of a size that learns in minutes" in text
+    assert text.index("Miniatures:") < text.index(board["headline"][0])
+
+
+def test_the_protocol_is_explained(tmp_path: Path) -> None:
+    models, free = [GROUND_TRUTH, model("alpha")], ("sync_score@judge",)
+    write_synthetic_run(tmp_path / "a", models, people(6), metrics=FEW_METRICS)
+    write_synthetic_run(tmp_path / "b", models, people(6), metrics=free, protocol=CROSS)
+    assert "and the clip's own speech; nothing of the mouth" in rendered(tmp_path / "a").text
+    assert "speech of another person of the same source" in rendered(tmp_path / "b").text
+    assert what_is_asked("unheard-of/3") == ""
+
+
+def test_what_sources_are_is_told_as_far_as_it_was_said(tmp_path: Path) -> None:
+    shots = [*people(8), *(shot(100 + i, "mine", f"q{i}") for i in range(3))]
+    write_synthetic_run(tmp_path, [GROUND_TRUTH, model("a")], shots, metrics=FEW_METRICS, pooled=True)
+    facts = storage.read_json(tmp_path / "run.json")
+    storage.write_json(tmp_path / "run.json", {**facts, "about": {"mine": "interviews; <i>ours</i>."}})
+    about = {source["source"]: source["about"] for source in read_board(str(tmp_path))["sources"]}
+    assert about == {
+        "all sources": "all others together: 8 of its 11 shots are lrs2's", "mine": "interviews; <i>ours</i>.",
+        "lrs2": "whoever built the data set did not say",
+    }  # fmt: skip
+    text = rendered(tmp_path).text
+    assert "Interviews; <i>ours</i>. 3 shots of 3 identities" in text and text.count("did not say") == 2
+
+
+def test_sources_that_allow_no_test_are_named_once(tmp_path: Path) -> None:
+    shots = [*people(8), *(shot(100 + i, "hdtf", f"q{i}") for i in range(2))]
+    write_synthetic_run(tmp_path, [GROUND_TRUTH, model("alpha"), model("beta")], shots, metrics=FEW_METRICS)
+    assert [source["untested"] for source in read_board(str(tmp_path))["sources"]] == [True, False]
+    text = rendered(tmp_path).text
+    assert "No column for hdtf: under 6 identities there is no test." in text and "too few for a test" not in text
+
+
+def test_what_was_evaluated_is_told_with_its_splits_and_its_choice(tmp_path: Path) -> None:
+    settings = {"selection": "/home/me/keys.parquet"}
+    write_synthetic_run(tmp_path, [GROUND_TRUTH, model("alpha")], people(6), metrics=FEW_METRICS, settings=settings)
+    assert "shots of the split test that a file of keys names" in rendered(tmp_path).text
+    summary, facts = (storage.read_json(tmp_path / name) for name in ("summary.json", "run.json"))
+    storage.write_json(tmp_path / "summary.json", {**summary, "split": "train,test"})
+    storage.write_json(tmp_path / "run.json", {**facts, "leaks": 0, "selected_by": "g4g-prep select DATA --where <x>"})
+    page = rendered(tmp_path).text
+    assert "shots of the splits train, test that g4g-prep select DATA --where <x> chooses" in page
+    assert "train, test; selected shots" in page
+    assert "share no person" not in page  # with all splits shown, that says nothing of who was learned from
 
 
 def test_losses_to_controls_and_models_without_a_rank_are_counted_too() -> None:
@@ -784,6 +923,126 @@ def test_losses_to_controls_and_models_without_a_rank_are_counted_too() -> None:
         "1 of 2 that are ranked is significantly better in motion. "
         "Of them, 1 of 2 that are ranked is significantly worse than a control in motion."
     )
+
+
+def test_the_page_says_what_to_install_and_what_numbers_were_computed_on(tmp_path: Path) -> None:
+    write_synthetic_run(tmp_path, [GROUND_TRUTH, model("alpha")], people(6), metrics=FEW_METRICS)
+    facts = storage.read_json(tmp_path / "run.json")
+    packages = {"g4g": "0.1.0", "torch": "2.15.0+cpu", "pytorch-fid": None, "numpy": "2.4.6"}
+    machine = {"python": "3.11.7", "packages": packages, "processor": "Some CPU", "gpu": "Some GPU"}
+    for commit, checkout, says in (
+        ("ab" * 20, f" && git checkout {'ab' * 20}", ""),
+        ("ab" * 20 + "-dirty", f" && git checkout {'ab' * 20}", "The checkout held changes that are in no commit."),
+        (None, "", "g4g 0.1.0 is all that is known of it."),
+    ):
+        storage.write_json(tmp_path / "run.json", {**facts, "environment": {**machine, "git_commit": commit}})
+        told = read_board(str(tmp_path))["provenance"]
+        assert told["install"] == [
+            f"git clone REPOSITORY g4g && cd g4g{checkout}", "python3.11 -m venv .venv && . .venv/bin/activate",
+            "pip install . numpy==2.4.6 torch==2.15.0",
+        ]  # fmt: skip
+        page = rendered(tmp_path).text
+        assert all(text in page for text in (*told["install"], "Some CPU, networks on Some GPU", says))
+        assert "pytorch-fid" not in page
+
+
+def test_code_of_unknown_origin_is_called_so(tmp_path: Path) -> None:
+    write_synthetic_run(tmp_path, [GROUND_TRUTH, model("alpha")], people(6), metrics=FEW_METRICS)
+    facts = storage.read_json(tmp_path / "run.json")
+    machine = {"python": "3.11.7", "packages": {"g4g": None, "numpy": "2.4.6"}, "git_commit": None}
+    storage.write_json(tmp_path / "run.json", {**facts, "environment": machine})
+    assert "The code was no checkout of git: nothing is known of it." in " ".join(rendered(tmp_path).text.split())
+
+
+def test_syncnets_package_is_installed_where_it_measured_and_headless_opencv_after_it(tmp_path: Path) -> None:
+    packages = {"syncnet-python": "0.2.3", "opencv-python-headless": "5.0.0.93"}
+    machine = {"python": "3.11.7", "git_commit": None, "packages": packages}
+    first = ["git clone REPOSITORY g4g && cd g4g", "python3.11 -m venv .venv && . .venv/bin/activate"]
+    for place, (unavailable, installs) in enumerate((
+        ({"lse_d@crop1": "needs weights"}, ["pip install . opencv-python-headless==5.0.0.93"]),
+        ({}, ["pip install . opencv-python-headless==5.0.0.93 syncnet-python==0.2.3",
+              "pip install --force-reinstall --no-deps opencv-python-headless==5.0.0.93"]),
+    )):  # fmt: skip
+        run, metrics = tmp_path / str(place), ("psnr@mouth", "lse_d@crop1")
+        write_synthetic_run(run, [GROUND_TRUTH, model("a")], people(6), metrics=metrics, unavailable=unavailable)
+        facts = storage.read_json(run / "run.json")
+        storage.write_json(run / "run.json", {**facts, "environment": machine})
+        assert read_board(str(run))["provenance"]["install"] == first + installs
+
+
+def test_files_of_keys_are_made_by_commands_where_they_say_how(tmp_path: Path) -> None:
+    def trained(name: str, condition: str | None) -> Model:
+        own = f"g4g-model train --model {name} --shards DATA --selection TRAIN_KEYS --out RUNS/{name}"
+        made = [] if condition is None else [f"g4g-prep select DATA --where '{condition}' --out TRAIN_KEYS"]
+        return model(name, training=training(command="\n".join([*made, own])))
+
+    settings = {"selection": "/home/me/keys.parquet"}
+    models = [GROUND_TRUTH, trained("one", "yaw < 9"), trained("two", "yaw > 9"), trained("three", "yaw < 9")]
+    write_synthetic_run(tmp_path, models, people(6), metrics=FEW_METRICS, settings=settings)
+    told = read_board(str(tmp_path))["provenance"]
+    assert [(line.split()[1], line.split()[-1]) for line in told["trainings"]] == [
+        ("select", "TRAIN_KEYS"), ("train", "RUNS/one"), ("select", "TRAIN_KEYS-2"), ("train", "RUNS/two"),
+        ("train", "RUNS/three"),
+    ]  # fmt: skip
+    asked = [line.split("--selection ")[1].split()[0] for line in told["trainings"] if "--selection" in line]
+    assert asked == ["TRAIN_KEYS", "TRAIN_KEYS-2", "TRAIN_KEYS"]
+    assert told["unmade"] == ["TEST_KEYS"]
+    assert "TEST_KEYS comes from whoever made this page" in rendered(tmp_path).text
+
+    facts = storage.read_json(tmp_path / "run.json")
+    selected = "g4g-prep select DATA --where 'role == \"test\"'"
+    storage.write_json(tmp_path / "run.json", {**facts, "selected_by": selected})
+    told = read_board(str(tmp_path))["provenance"]
+    assert told["unmade"] == [] and told["command"].startswith(f"{selected} --out TEST_KEYS\ng4g-eval run ")
+    assert f"{selected} --out TEST_KEYS" in rendered(tmp_path).text
+
+    strange = trained("odd", "text == a\u2028b\x85")  # characters that end lines, though not of commands
+    write_synthetic_run(tmp_path / "c", [GROUND_TRUTH, strange], people(6), metrics=FEW_METRICS)
+    assert len(read_board(str(tmp_path / "c"))["provenance"]["trainings"]) == 2
+
+    early = strange.training | {"command": "\n".join([
+        "g4g-model train --model expert --selection TRAIN_KEYS --out RUNS/expert",
+        "g4g-prep select DATA --where 'yaw < 9' --out TRAIN_KEYS",
+        "g4g-model train --model odd --selection TRAIN_KEYS --set expert=RUNS/expert --out RUNS/odd",
+    ])}  # fmt: skip
+    models = [GROUND_TRUTH, dataclasses.replace(strange, training=early)]
+    write_synthetic_run(tmp_path / "d", models, people(6), metrics=FEW_METRICS)
+    told = read_board(str(tmp_path / "d"))["provenance"]  # the expert's file, of whoever has it, is not the pupil's
+    assert told["unmade"] == ["TRAIN_KEYS"] and "--selection TRAIN_KEYS " in told["trainings"][0]
+    assert told["trainings"][1].endswith("TRAIN_KEYS-2") and "--selection TRAIN_KEYS-2 " in told["trainings"][2]
+
+    unknown = [GROUND_TRUTH, trained("one", "yaw < 9"), trained("theirs", None)]
+    write_synthetic_run(tmp_path / "b", unknown, people(6), metrics=FEW_METRICS)
+    told = read_board(str(tmp_path / "b"))["provenance"]
+    assert told["unmade"] == ["TRAIN_KEYS"]
+    assert "--selection TRAIN_KEYS-2" in told["trainings"][1] and "--selection TRAIN_KEYS " in told["trainings"][2]
+
+
+def test_whether_the_judge_has_learned_from_what_it_judges_is_said(tmp_path: Path) -> None:
+    known = next(iter(learned_clips()))
+    unmet, by_role, by_file = (shot(number, "lrs2") for number in range(3))
+    by_role = dataclasses.replace(by_role, about={**by_role.about, "role": "sync-b"})
+    by_file = dataclasses.replace(by_file, about={**by_file.about, "content_sha256": known})
+    assert [has_met(one) for one in (unmet, by_role, by_file)] == [False, True, True]
+    assert len(learned_clips()) == 37 and all(re.fullmatch("[0-9a-f]{64}", digest) for digest in learned_clips())
+
+    write_synthetic_run(tmp_path, [GROUND_TRUTH, model("alpha")], people(6), metrics=FEW_METRICS)
+    facts = storage.read_json(tmp_path / "run.json")
+    for met, says in ((0, "it learned from none of these clips"), (3, "The judge knows 3 of these shots: it learned")):
+        storage.write_json(tmp_path / "run.json", {**facts, "judge_met": met})
+        assert says in " ".join(rendered(tmp_path).text.split())
+    storage.write_json(tmp_path / "run.json", facts)
+    assert "learned from none of these" not in rendered(tmp_path).text
+
+
+def test_whether_splits_share_people_is_said(tmp_path: Path) -> None:
+    write_synthetic_run(tmp_path, [GROUND_TRUTH, model("alpha")], people(6), metrics=FEW_METRICS)
+    facts = storage.read_json(tmp_path / "run.json")
+    for leaks, says in ((0, "share no person and no video"), (2, "2 people or videos stand in more than one split")):
+        storage.write_json(tmp_path / "run.json", {**facts, "leaks": leaks})
+        assert says in rendered(tmp_path).text
+    storage.write_json(tmp_path / "run.json", facts)
+    assert "share no person" not in rendered(tmp_path).text
 
 
 def test_experts_that_differ_are_trained_into_folders_of_their_own(tmp_path: Path) -> None:

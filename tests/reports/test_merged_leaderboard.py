@@ -94,6 +94,34 @@ def test_the_page_of_a_merged_run_names_its_parts_and_how_each_was_made(together
     assert (tmp_path / "merged" / "report.html").read_text(encoding="utf-8") == page
 
 
+def test_parts_of_other_machines_and_versions_are_each_installed_as_they_were(together: Path, tmp_path: Path) -> None:
+    runs = [part_of(together, tmp_path / name, names) for name, names in (("a", [TRUTH, ALPHA]), ("b", [TRUTH, BETA]))]
+    machines = [
+        {"python": python, "packages": {"torch": torch, "numpy": "2.0"}, "git_commit": commit, "processor": processor}
+        for python, torch, commit, processor in
+        (("3.11.7", "2.15.0", "ab", "CPU one"), ("3.10.1", "2.6", "cd", "CPU two"))
+    ]
+    for run, machine in zip(runs, machines, strict=True):
+        storage.write_json(run / "run.json", {**storage.read_json(run / "run.json"), "environment": machine})
+    merge_runs([str(run) for run in runs], str(tmp_path / "both"))
+    told = read_board(str(tmp_path / "both"))["provenance"]
+    assert (told["processor"], told["python"], told["gpu"]) == ("CPU one and CPU two", "3.11.7 and 3.10.1", None)
+    assert told["packages"] == {"numpy": "2.0", "torch": "2.15.0 and 2.6"}
+    assert told["install"] == [
+        "# for a", "git clone REPOSITORY g4g-1 && cd g4g-1 && git checkout ab",
+        "python3.11 -m venv .venv && . .venv/bin/activate", "pip install . numpy==2.0 torch==2.15.0",
+        "# for b", "git clone REPOSITORY g4g-2 && cd g4g-2 && git checkout cd",
+        "python3.10 -m venv .venv && . .venv/bin/activate", "pip install . numpy==2.0 torch==2.6",
+    ]  # fmt: skip
+
+    storage.write_json(runs[1] / "run.json", {**storage.read_json(runs[1] / "run.json"), "environment": machines[0]})
+    merge_runs([str(run) for run in runs], str(tmp_path / "same"))
+    assert read_board(str(tmp_path / "same"))["provenance"]["install"] == [
+        "git clone REPOSITORY g4g && cd g4g && git checkout ab", "python3.11 -m venv .venv && . .venv/bin/activate",
+        "pip install . numpy==2.0 torch==2.15.0",
+    ]  # fmt: skip
+
+
 def test_models_of_one_name_and_two_fingerprints_keep_apart(together: Path, tmp_path: Path) -> None:
     runs = [part_of(together, tmp_path / name, [TRUTH, ALPHA]) for name in ("first", "second")]
     facts = storage.read_json(runs[1] / "run.json")

@@ -583,6 +583,15 @@ def test_a_phone_need_not_scroll_sideways(browser: Any, page: Path, played: Path
         assert seen.page.locator("dialog").evaluate("(one) => one.scrollWidth - one.clientWidth") <= 0
 
 
+def test_a_source_described_in_one_long_word_fits_a_phone(browser: Any, tmp_path: Path) -> None:
+    write_synthetic_run(tmp_path, [GROUND_TRUTH, STILL, model("alpha")], [shot(0), shot(1)])
+    facts = storage.read_json(tmp_path / "run.json")
+    storage.write_json(tmp_path / "run.json", {**facts, "about": {"lrs2": "f" * 80}})
+    write_report(str(tmp_path))
+    with visit(browser, tmp_path / "report.html", width=320) as seen:
+        assert seen.sideways() <= 0
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_follows_the_system_and_the_button_turns_it(browser: Any, page: Path, scheme: Scheme) -> None:
     brightness = (
@@ -635,6 +644,7 @@ def test_a_model_far_off_leaves_the_others_their_scale(browser: Any, tmp_path: P
         assert max(near) - min(near) > 20
         assert seen.page.locator("table.board .beyond").count() == 1
         seen.page.locator("details[data-part=intervals] summary").click()
+        seen.page.locator("details[data-part=intervals] .beyond").first.wait_for(state="attached")
         assert seen.page.locator("details[data-part=intervals] .beyond").count() == 1
 
 
@@ -648,6 +658,7 @@ def test_intervals_keep_their_numbers_beside_names_of_any_length(browser: Any, t
         cut = """(all) => all.map((node) => [node, node.closest("figure")].map((one) => one.getBoundingClientRect()))
           .filter(([own, box]) => own.width === 0 || own.left < box.left || own.right > box.right).length"""
         labels = seen.page.locator("details[data-part=intervals] li span")
+        labels.first.wait_for(state="attached")
         assert labels.evaluate_all(cut) == 0
         cells = storage.read_json(tmp_path / "leaderboard.json")["sources"][0]["rows"]
         told = [row["cells"]["sync_score@judge"] for row in cells]

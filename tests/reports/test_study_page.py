@@ -458,7 +458,7 @@ def test_collect_does_not_write_over_the_key_the_page_or_answers(
 ) -> None:
     for path in (built.key, built.page):
         shutil.copy(path, tmp_path)
-    answers = SimulatedRater("P1", dict.fromkeys((TRUTH, ALPHA, BETA), 0.0), 1).write(tmp_path, built.study)
+    answers = SimulatedRater("P1", {TRUTH: 1.5, ALPHA: 0.0, BETA: -1.5}, 1).write(tmp_path, built.study)
     before = (tmp_path / wanted).read_bytes()
     failed = invoke("collect", str(answers), "--study", str(tmp_path / "study.json"), "--out", str(tmp_path / wanted))
     assert failed.exit_code == 2
@@ -474,7 +474,7 @@ def test_a_study_built_outside_its_run_is_folded_into_it_and_into_no_other(run: 
     summary["models"][ALPHA]["fingerprint"] = "trained again"
     storage.write_json(other / "summary.json", summary)
     built = build_study(str(own), str(tmp_path / "study"), trials=5, quiet=True)
-    answers = str(SimulatedRater("P1", dict.fromkeys((TRUTH, ALPHA, BETA), 0.0), 1).write(tmp_path, built.study))
+    answers = str(SimulatedRater("P1", {TRUTH: 1.5, ALPHA: 0.0, BETA: -1.5}, 1).write(tmp_path, built.study))
     refused = invoke("collect", answers, "--study", built.key, "--run", str(other))
     assert refused.exit_code == 2
     assert "is not the run" in refused.output
