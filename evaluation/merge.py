@@ -6,7 +6,7 @@ import dataclasses
 import io
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,16 +40,13 @@ _MUST_AGREE = {
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A run to be merged: its folder and its files."""
+    """A run to be merged: its folder, what the merged run calls it, and its files."""
 
     folder: str
+    name: str
     summary: Mapping[str, Any]
     shots: Mapping[str, Any]
     facts: Mapping[str, Any]
-
-    @property
-    def name(self) -> str:
-        return os.path.basename(os.path.abspath(self.folder))
 
     @property
     def models(self) -> list[Model]:
@@ -68,16 +65,16 @@ class Part:
         return found
 
     @classmethod
-    def read(cls, folder: str) -> Part:
+    def read(cls, folder: str, name: str) -> Part:
         """A run's files. Raises UsageError where they are missing or of another schema version."""
         summary = read_summary(storage.join(folder, SUMMARY))
-        for name in (SHOTS, RUN_FILE, SCORES):
-            if not storage.exists(storage.join(folder, name)):
-                raise UsageError(f"{folder} has no {name}", "Evaluate again: what was computed is kept.")
-        shots, facts = (storage.read_json(storage.join(folder, name)) for name in (SHOTS, RUN_FILE))
+        for file in (SHOTS, RUN_FILE, SCORES):
+            if not storage.exists(storage.join(folder, file)):
+                raise UsageError(f"{folder} has no {file}", "Evaluate again: what was computed is kept.")
+        shots, facts = (storage.read_json(storage.join(folder, file)) for file in (SHOTS, RUN_FILE))
         if MERGED in facts:
             raise UsageError(f"{folder} is itself merged", "Name the runs that it was made of.")
-        return cls(folder, summary, shots["shots"], facts)
+        return cls(folder, name, summary, shots["shots"], facts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +109,7 @@ def merge_runs(folders: Sequence[str], out: str) -> dict[str, Any]:
     Raises:
         UsageError: runs whose numbers cannot stand in one table, with the reason.
     """
-    parts = [Part.read(folder) for folder in folders]
+    parts = [Part.read(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
     for one, other in itertools.combinations(parts, 2):
         _refuse_unlike(one, other)
     protocol = _PROTOCOLS.get(parts[0].summary["protocol"])
@@ -148,6 +145,20 @@ def merge_runs(folders: Sequence[str], out: str) -> dict[str, Any]:
     facts |= {"settings": {}, MERGED: made_of}
     write_run(out, results.plan, results, summary, facts)
     return summary
+
+
+def numbered(name: str) -> Iterator[str]:
+    """The name, then the same with 2, 3, ... behind it."""
+    yield name
+    yield from (f"{name}-{number}" for number in itertools.count(2))
+
+
+def _names(folders: Sequence[str]) -> list[str]:
+    """What folders are called without their place, which is nobody's business; numbered where several share a name."""
+    names: list[str] = []
+    for folder in folders:
+        names.append(next(name for name in numbered(os.path.basename(os.path.abspath(folder))) if name not in names))
+    return names
 
 
 def _as_measured(name: str, about: Mapping[str, Any], parts: Sequence[Part]) -> dict[str, Any]:
@@ -211,14 +222,12 @@ def _places(parts: Sequence[Part]) -> dict[str, tuple[str, str]]:
     """(folder, name there) by the name in the merged run; the ground truth first."""
     found: dict[str, tuple[str, str]] = {}
     known: set[tuple[str, str, str]] = set()
-    for number, part in enumerate(parts, 1):
+    for part in parts:
         new = [model for model in part.models if not model.fingerprint or _same(model) not in known]
         for model in new:  # of one run all: who evaluates a model under two names wants two rows
             name = model.name
             if name in found:
-                name = f"{name} ({part.name})"
-            if name in found:
-                name = f"{model.name} (run {number})"
+                name = next(free for free in numbered(f"{name} ({part.name})") if free not in found)
             found[name] = (os.path.abspath(part.folder), model.name)
         known |= {_same(model) for model in new}
     return dict(sorted(found.items(), key=lambda item: item[0] != TRUTH))

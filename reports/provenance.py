@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import shlex
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from baselines.external import is_adapter
 from evaluation.config import RunConfig
-from evaluation.merge import MERGED
+from evaluation.merge import MERGED, numbered
 from evaluation.models import TRUTH
 from evaluation.run import measuring_weights
 from g4g_core.lineage import TRAIN_KEYS, VALIDATION_KEYS
@@ -83,7 +82,7 @@ def _settings(run: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _environments(run: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """What a run was computed with, or each that it was merged from, with its name, which two of them may share."""
+    """What a run was computed with, or each that it was merged from, with its name."""
     return [(part["name"], part["environment"]) for part in run.get(MERGED, ())] or [("", run["environment"])]
 
 
@@ -167,7 +166,7 @@ def _trainings(models: Sequence[Mapping[str, Any]]) -> list[str]:
                 lines[f"{words}{_OUT}{shlex.quote(_place(name))}"] = ""
                 break
             if words not in lines:
-                lines[words] = next(free for free in _numbered(place) if free not in used)
+                lines[words] = next(free for free in numbered(place) if free not in used)
                 used.add(lines[words])
             moved[place] = lines[words]
     return [f"{words}{_OUT}{place}" if place else words for words, place in lines.items()]
@@ -188,11 +187,6 @@ def _told(model: Mapping[str, Any]) -> list[str]:
     """The commands that train a model and, before it, its expert, as its checkpoint says them."""
     # at nothing but "\n": a condition may hold other characters that end lines
     return list(filter(None, str((model.get("training") or {}).get("command") or "").split("\n")))
-
-
-def _numbered(place: str) -> Iterator[str]:
-    yield place
-    yield from (f"{place}-{number}" for number in itertools.count(2))
 
 
 def _place(name: str) -> str:

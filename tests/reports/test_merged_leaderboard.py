@@ -122,6 +122,16 @@ def test_parts_of_other_machines_and_versions_are_each_installed_as_they_were(to
     ]  # fmt: skip
 
 
+def test_runs_of_one_name_are_told_apart_in_names_and_commands(together: Path, tmp_path: Path) -> None:
+    whose = (("me", ALPHA), ("you", BETA))
+    runs = [part_of(together, tmp_path / owner / "run", [TRUTH, name]) for owner, name in whose]
+    merge_runs([str(run) for run in runs], str(tmp_path / "both"))
+    told = read_board(str(tmp_path / "both"))["provenance"]
+    assert [part["name"] for part in told["merged"]] == ["run", "run-2"]
+    assert [part["command"].rpartition(" --out ")[2] for part in told["merged"]] == ["run", "run-2"]
+    assert told["render"] == "g4g-eval report run run-2"
+
+
 def test_models_of_one_name_and_two_fingerprints_keep_apart(together: Path, tmp_path: Path) -> None:
     runs = [part_of(together, tmp_path / name, [TRUTH, ALPHA]) for name in ("first", "second")]
     facts = storage.read_json(runs[1] / "run.json")
