@@ -338,7 +338,11 @@ def _finish(report: Any, options: dict[str, Any]) -> None:
 def _runner(options: dict[str, Any]) -> Any:
     from prep.run.runners import LateRunner, open_runner
 
-    return LateRunner(lambda: open_runner(options["workers"] or os.cpu_count() or 1, options["scheduler"]))
+    def opened() -> Any:
+        return open_runner(options["workers"] or os.cpu_count() or 1, options["scheduler"])
+
+    # workers of our own take seconds to start; an address that nobody answers at is told before a run's folder is made
+    return LateRunner(opened) if options["scheduler"] is None else opened()
 
 
 def _last_run() -> str:

@@ -21,6 +21,7 @@ from evaluation import selfcheck
 from evaluation.cli import _default_folder, main
 from evaluation.config import RunConfig
 from evaluation.tables import cell_text, number
+from prep.run import runners
 
 
 def command(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -121,6 +122,17 @@ def test_a_typing_error_is_one_line_and_exit_code_2(
         assert len(done.stderr.strip().splitlines()) <= 3
     typed = command("run", "--models", "stlil", "--data", shards, cwd=tmp_path)  # and once as a process of its own
     assert typed.returncode == 2 and "Did you mean 'still'" in typed.stderr and "Traceback" not in typed.stderr
+
+
+def test_an_address_where_no_scheduler_answers_leaves_no_folder(
+    shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runners, "CONNECT_SECONDS", 0.5)
+    arguments = ["run", "--models", "still", "--data", shards, "--metrics", "psnr", "--scheduler", "tcp://127.0.0.1:9"]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 2 and "no Dask scheduler answers at tcp://127.0.0.1:9" in done.stderr, done.output
+    assert not (tmp_path / "runs").exists()
 
 
 def test_help_teaches_and_answers_quickly(tmp_path: Path) -> None:
