@@ -100,7 +100,7 @@ def merge_runs(folders: Sequence[str], out: str) -> dict[str, Any]:
     reason. What is said of a metric is what its runs measured, not what this version of the program would.
 
     Args:
-        folders: of runs by ``g4g-eval run`` or ``score --reference``.
+        folders: of runs by ``g4g-eval run`` or ``score --reference``; each must add a model.
         out: folder of the merged run; made, or one that holds a merged run.
 
     Returns:
@@ -109,6 +109,9 @@ def merge_runs(folders: Sequence[str], out: str) -> dict[str, Any]:
     Raises:
         UsageError: runs whose numbers cannot stand in one table, with the reason.
     """
+    for folder, again in itertools.combinations(folders, 2):
+        if os.path.realpath(folder) == os.path.realpath(again):
+            raise UsageError(f"{folder} and {again} are one run", "Name it once.")
     parts = [Part.read(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
     for one, other in itertools.combinations(parts, 2):
         _refuse_unlike(one, other)
@@ -117,9 +120,18 @@ def merge_runs(folders: Sequence[str], out: str) -> dict[str, Any]:
         raise UsageError(
             f"runs of {parts[0].summary['protocol']} cannot be merged", "Each of them is on footage of its own."
         )
-    _claim_merged(out)
     places = _places(parts)
+    adding = {folder for folder, _ in places.values()}
+    for part in parts:
+        if os.path.abspath(part.folder) not in adding:
+            raise UsageError(f"{part.folder} adds no model: the runs before it hold all of its own", "Leave it out.")
     results = _results(parts, protocol, places, os.path.abspath(out))
+    if not set(results.plan.metrics).difference(results.plan.unavailable):
+        raise UsageError(
+            f"no metric is measured in all of {', '.join(part.folder for part in parts)}",
+            "Evaluate them with the same --metrics into the same folders: what was computed is kept.",
+        )
+    _claim_merged(out)
     first = parts[0].summary
     summary = summarise(
         results, on_failure=first["on_failure"], pooled=any(POOLED in part.summary["tables"] for part in parts),
@@ -134,6 +146,7 @@ def merge_runs(folders: Sequence[str], out: str) -> dict[str, Any]:
             "run": os.path.abspath(part.folder),
             "name": part.name,
             "models": {name: own for name, (folder, own) in places.items() if folder == os.path.abspath(part.folder)},
+            "called": _called(part, parts, places),
             "settings": part.facts.get("settings", {}),
             "environment": part.facts["environment"],
         }
@@ -231,6 +244,17 @@ def _places(parts: Sequence[Part]) -> dict[str, tuple[str, str]]:
             found[name] = (os.path.abspath(part.folder), model.name)
         known |= {_same(model) for model in new}
     return dict(sorted(found.items(), key=lambda item: item[0] != TRUTH))
+
+
+def _called(part: Part, parts: Sequence[Part], places: Mapping[str, tuple[str, str]]) -> dict[str, str]:
+    """Names in the merged run of all models of a part, those too whose numbers are another part's, by its own names."""
+    by_folder = {os.path.abspath(other.folder): {model.name: model for model in other.models} for other in parts}
+    merged = {name: by_folder[folder][own] for name, (folder, own) in places.items()}
+    own = {own: name for name, (folder, own) in places.items() if folder == os.path.abspath(part.folder)}
+    for model in part.models:
+        if model.name not in own:
+            own[model.name] = next(name for name, other in merged.items() if _same(other) == _same(model))
+    return own
 
 
 def _same(model: Model) -> tuple[str, str, str]:

@@ -197,7 +197,7 @@ def _part(summary: Mapping[str, Any], run: Mapping[str, Any], part: Mapping[str,
     """A run that a merged one was made of."""
     names = [model["name"] for model in run["models"] if model["name"] in part["models"]]
     told = {model["name"] for model in run["models"] if _told(model)}
-    trained = {part["models"][name]: name for name in names if name in told}
+    trained = {called: name for called, name in part["called"].items() if name in told}
     own = {part["models"][name]: summary["models"][name] for name in names}
     words = _command({**summary, "models": own}, part["settings"], trained)
     environment = part["environment"]

@@ -18,6 +18,7 @@ from evaluation.run import write_run
 from evaluation.shots import Shot
 from evaluation.study_results import RESULTS_KIND
 from evaluation.summary import summarise
+from g4g_core.protocols import Training
 from reports.opinions import identity_of
 
 LPIPS = {name: "needs the weights lpips-alex: g4g-eval weights fetch lpips-alex" for name in METRICS if "lpips" in name}
@@ -27,6 +28,17 @@ GROUND_TRUTH = Model(TRUTH, "truth", "", fingerprint="truth/1")
 
 def model(name: str, **facts: Any) -> Model:
     return Model(name, "generator", name, **{"fingerprint": f"print of {name}", **facts})
+
+
+def training(**fields: Any) -> dict[str, Any]:
+    """What ``run.json`` says of a training; ``met``: how many of the people shown it learned from."""
+    command = "g4g-model train --model alpha --preset tiny --shards DATA --steps 200 --seed 0 --out RUNS/alpha"
+    known = Training(
+        "g4g-model train", "ab" * 32, 200, 0, 3, 5, splits=("train",), selected=False, samples=39, identities=24,
+        minutes=1.89, footage_sha256="cd" * 32, command=command,
+    )  # fmt: skip
+    met = fields.pop("met", None)
+    return {**dataclasses.asdict(dataclasses.replace(known, **fields)), "met": met}
 
 
 def shot(number: int, source: str = "lrs2", identity: str | None = None) -> Shot:

@@ -15,7 +15,7 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner
-from synthetic_run import GROUND_TRUTH, LPIPS, SETS, model, shot, write_synthetic_run
+from synthetic_run import GROUND_TRUTH, LPIPS, SETS, model, shot, training, write_synthetic_run
 
 from evaluation.cli import main
 from evaluation.config import RunConfig
@@ -701,16 +701,6 @@ def test_the_command_writes_the_page_and_says_where_it_is(usual: Path) -> None:
     done = CliRunner().invoke(main, ["report", str(usual)])
     assert done.exit_code == 0
     assert str(usual / "report.html") in done.output
-
-
-def training(**fields: Any) -> dict[str, Any]:
-    command = "g4g-model train --model alpha --preset tiny --shards DATA --steps 200 --seed 0 --out RUNS/alpha"
-    known = Training(
-        "g4g-model train", "ab" * 32, 200, 0, 3, 5, splits=("train",), selected=False, samples=39, identities=24,
-        minutes=1.89, footage_sha256="cd" * 32, command=command,
-    )  # fmt: skip
-    met = fields.pop("met", None)
-    return {**dataclasses.asdict(dataclasses.replace(known, **fields)), "met": met}
 
 
 def test_the_page_says_how_models_were_trained_and_how_all_is_made_again(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from playable_run import ALPHA, BETA, write_playable_run
-from synthetic_run import GROUND_TRUTH, LPIPS, SETS, model, shot, write_synthetic_run
+from synthetic_run import GROUND_TRUTH, LPIPS, SETS, model, shot, training, write_synthetic_run
 
 from evaluation.cells import Cell
 from evaluation.cli import main
@@ -219,6 +219,35 @@ def test_videos_of_a_merged_run_come_from_the_runs_it_was_made_of(tmp_path: Path
     _, media = write_page(str(tmp_path / "both"), Choice("folder"))
     views = next(iter(media.shots.values()))["views"]
     assert [view.get("model") for view in views] == [None, TRUTH, ALPHA, f"{ALPHA} (run)"]
+
+
+def test_a_run_that_adds_nothing_or_shares_no_metric_is_refused(together: Path, tmp_path: Path) -> None:
+    mine = part_of(together, tmp_path / "mine", [TRUTH, ALPHA])
+    out = tmp_path / "out"
+    with pytest.raises(UsageError, match=r"mine and .*mine/ are one run"):
+        merge_runs([str(mine), f"{mine}/../mine/"], str(out))
+    shutil.copytree(mine, tmp_path / "copy")
+    with pytest.raises(UsageError, match="copy adds no model"):
+        merge_runs([str(mine), str(tmp_path / "copy")], str(out))
+    for name, metric in (("one", "psnr@mouth"), ("other", "ssim@mouth")):
+        write_synthetic_run(tmp_path / name, [GROUND_TRUTH, model(name)], SHOTS, metrics=[metric])
+    with pytest.raises(UsageError, match=r"no metric is measured in all of .*one, .*other"):
+        merge_runs([str(tmp_path / "one"), str(tmp_path / "other")], str(out))
+    assert not out.exists()
+
+
+def test_a_trained_model_that_runs_share_is_trained_once_and_named_in_each_command(tmp_path: Path) -> None:
+    shared = model("g4g", training=training(command="g4g-model train --model g4g --out RUNS/g4g"))
+    rivals = {"a": "first", "b": "second"}
+    for run, rival in rivals.items():
+        settings = {"models": ["g4g", rival], "checkpoints": {"g4g": "/home/me/g4g.safetensors"}}
+        write_synthetic_run(tmp_path / run, [GROUND_TRUTH, shared, model(rival)], SHOTS[:8], metrics=["psnr@mouth"],
+                            settings=settings)  # fmt: skip
+    merge_runs([str(tmp_path / run) for run in rivals], str(tmp_path / "both"))
+    told = read_board(str(tmp_path / "both"))["provenance"]
+    assert [part["models"] for part in told["merged"]] == [[TRUTH, "g4g", "first"], ["second"]]
+    assert all("--checkpoint g4g=RUNS/g4g" in part["command"] for part in told["merged"])
+    assert not told["told_by_nobody"] and len(told["trainings"]) == 1
 
 
 def test_folders_that_hold_something_else_and_merged_runs_are_refused(together: Path, tmp_path: Path) -> None:
