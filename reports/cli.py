@@ -58,7 +58,8 @@ def report(
 
     RUN is a folder made by g4g-eval; by default the last one in this folder. leaderboard.json and leaderboard.csv,
     with the numbers as the page shows them, are written beside it. Several runs of one protocol on the same data are
-    merged into one leaderboard, with tests and ranks over all their models.
+    merged into one leaderboard, with tests and ranks over all their models; each must add a model, and all must share a
+    metric.
 
     Media show the footage itself: they are refused where its licence does not allow to pass it on. Footage of your own
     has no licence in the shards; say --i-may-pass-on NAME of its source, and the page says that you did.

@@ -227,8 +227,9 @@ def _speechless(
         return []
     who = joined(found) if len(found) <= AT_MOST_NAMED else f"{len(found)} of {len(contenders)} models"
     verb, whom = ("is", "it has") if len(found) == 1 else ("are", "they have")
-    field, aspects = field_of(controls, called), joined(list(dict.fromkeys(one.aspect for one in heard)))
-    what = f"In {aspects} {who} {verb} nowhere significantly ahead of {field}"
+    field, aspects = field_of(controls, called), list(dict.fromkeys(one.aspect for one in heard))
+    metrics = f"the headline metric{'s' if len(aspects) > 1 else ''} of {joined(aspects)}"
+    what = f"In {metrics} {who} {verb} nowhere significantly ahead of {field}"
     return [f"{what}: no sign here that {whom} learnt speech."]
 
 

@@ -21,7 +21,7 @@ const dot = (x, y, radius = 3) => draw("circle", { class: "dot", cx: x, cy: y, r
 const words = (x, y, text, anchor) => draw("text", { x, y, "text-anchor": anchor }, text);
 const minus = (text) => text.replaceAll("-", "\u2212");
 const option = (value, text) => el("option", { value }, text);
-const heads = (...titles) => el("thead", {}, el("tr", {}, titles.map((title) => el("th", { scope: "col" }, title))));
+const heads = (...titles) => el("thead", {}, el("tr", {}, titles.map((title) => (title === "" ? el("td") : el("th", { scope: "col" }, title)))));
 
 function boxed(label, table) {
   return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, table);

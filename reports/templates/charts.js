@@ -14,7 +14,7 @@ function showPairs(source, id) {
   const metric = metricOf.get(id), rows = source.pairs[id];
   const x = clear([[0], ...rows.map((row) => row.slice(2, 5).filter((text) => text !== null).map(Number))], 6, 154);
   const body = rows.map(([a, b, effect, low, high, p, holm, n, clusters, verdict]) => el("tr", {},
-    el("th", { scope: "row" }, `${data.models[a].name} less ${data.models[b].name}`),
+    el("th", { scope: "row" }, `${data.models[a].name} \u2212 ${data.models[b].name}`),
     el("td", { class: "n" }, minus(effect)),
     el("td", { class: "n" }, low === null ? "\u2013" : `${minus(low)} to ${minus(high)}`),
     el("td", {}, picture(160, 14, null, line("real", x(0), 0, x(0), 14),
@@ -24,15 +24,15 @@ function showPairs(source, id) {
   const what = typeof metric.better === "number"
     ? `Distances from ${metric.better} are compared: below 0 the first is nearer.`
     : metric.better ? `${metric.better === "higher" ? "Above" : "Below"} 0 the first is better.` : "";
-  return [boxed("Differences between models", el("table", {}, el("caption", {}, el("span", {}, `${titleOf(metric)}. ${what} p: signs flipped `
+  return [boxed(`Differences between models on ${source.source}: ${titleOf(metric)}`, el("table", {}, el("caption", {}, el("span", {}, `${titleOf(metric)}. ${what} p: signs flipped `
     + "by identity, or jackknife for numbers of all shots; Holm: adjusted for all pairs; \u2013: no claim, too few identities.")),
     heads("Pair", "Difference", "95 % interval", "", "p", "Holm p", "Shots / identities", "Verdict"), el("tbody", {}, body)))];
 }
 
 function showBreakdowns(source, id) {
   const found = source.breakdowns.filter((one) => id in one.columns), title = (one) => el("h4", {}, `By ${one.by}${one.unit ? `: ${one.unit}` : ""}`);
-  return [el("div", { class: "thirds" }, found.filter((one) => one.by !== "identity").map((one) => el("div", {}, title(one), thirds(one, id)))),
-    ...found.filter((one) => one.by === "identity").flatMap((one) => [title(one), strips(one, id)])];
+  return [el("div", { class: "thirds" }, found.filter((one) => one.by !== "identity").map((one) => el("div", {}, title(one), thirds(source, one, id)))),
+    ...found.filter((one) => one.by === "identity").flatMap((one) => [title(one), strips(source, one, id)])];
 }
 
 function cellsOf(one, id) {
@@ -41,19 +41,19 @@ function cellsOf(one, id) {
     .filter(({ cells }) => cells.some(Boolean));
 }
 
-function thirds(one, id) {
+function thirds(source, one, id) {
   const rows = cellsOf(one, id);
   const x = clear(rows.flatMap(({ cells }) => cells.filter(Boolean).map((cell) => [cell.value])), 5, 95);
-  return boxed(`By ${one.by}`, el("table", {}, heads("Model", ...one.labels.map((label, part) => `${label} (${one.shots[part]} shots)`)),
+  return boxed(`By ${one.by} on ${source.source}`, el("table", {}, heads("Model", ...one.labels.map((label, part) => `${label} (${one.shots[part]} shots)`)),
     el("tbody", {}, rows.map(({ model, cells }) => el("tr", { class: model.truth ? "is-truth" : null }, el("th", { scope: "row" }, model.name),
       cells.map((cell) => el("td", {}, ...(cell === null ? ["\u2013"] : [cell.text, fill(picture(100, 12, null,
         line("axis", 0, 6, 100, 6), placed(x, cell.value, 6, 3.5)), { class: model.truth ? "is-truth" : "" }, [])]))))))));
 }
 
-function strips(one, id) {
+function strips(source, one, id) {
   const metric = metricOf.get(id), rows = cellsOf(one, id), width = 420;
   const x = clear(rows.flatMap(({ cells }) => cells.filter(Boolean).map((cell) => [cell.value])), 6, width - 6);
-  return boxed("By identity", el("table", {}, el("caption", {}, el("span", {}, `A dot an identity (${one.labels.length}), one scale.`)),
+  return boxed(`By identity on ${source.source}`, el("table", {}, el("caption", {}, el("span", {}, `A dot an identity (${one.labels.length}), one scale.`)),
     heads("Model", "", "Worst", "Best"), el("tbody", {}, rows.map(({ model, cells }) => {
       const known = cells.map((cell, part) => ({ cell, part })).filter(({ cell }) => cell)
         .sort((a, b) => badness(metric, b.cell.value) - badness(metric, a.cell.value));
@@ -170,7 +170,7 @@ function showCorrelation(source) {
   metrics.forEach((_, a) => { for (let b = 0; b <= a; b++) grid[a][b] = grid[b][a] = a === b ? 1 : of(a, b); });
   const kept = metrics.map((_, a) => a).filter((a) => grid[a].some((rho, b) => a !== b && rho !== null));
   if (!kept.length) return [el("p", { class: "muted" }, "It takes five shots and two metrics.")];
-  return [boxed("Correlation of metrics", el("table", { class: "grid" }, el("caption", {}, el("span", {}, "Rank correlation (Spearman) over the shots of a model, "
+  return [boxed(`Correlation of metrics on ${source.source}`, el("table", { class: "grid" }, el("caption", {}, el("span", {}, "Rank correlation (Spearman) over the shots of a model, "
     + "mean over models, of values turned so that up is better: above 0 two metrics agree. Those near 1 are one proof, not two.")),
   el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Metric"), kept.map((a, number) =>
     el("th", { scope: "col", "data-tip": metrics[a].name, "aria-label": metrics[a].name }, String(number + 1))))),

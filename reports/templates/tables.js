@@ -65,3 +65,43 @@ for (const pick of document.querySelectorAll(".pick")) {
     reach(table);
   });
 }
+
+// ---------------------------------------------------------------- paper does not scroll: a wide table is printed as several that fit
+
+const COLUMNS_ON_PAPER = 4;
+
+// Places in a row of the metrics that are shown and measured, a list a printed table.
+function printedColumns(table) {
+  const places = [...table.querySelectorAll("thead tr:last-child th[class*='g-']")]
+    .filter((head) => !head.hidden && !head.classList.contains("off")).map((head) => head.cellIndex);
+  const tables = Math.ceil(places.length / COLUMNS_ON_PAPER), each = Math.ceil(places.length / tables);
+  return Array.from({ length: tables }, (_, number) => places.slice(number * each, (number + 1) * each));
+}
+
+function printedTable(table, places) {
+  const copy = table.cloneNode(true), [groups, heads] = copy.tHead.rows;
+  for (const row of [heads, ...[...copy.tBodies].flatMap((part) => [...part.rows])]) {
+    [...row.cells].forEach((cell, place) => { if (place > 1 && !places.includes(place)) cell.remove(); });
+  }
+  for (const group of [...groups.cells].slice(2)) {
+    const name = [...group.classList].find((each) => each.startsWith("g-"));
+    const columns = [...heads.cells].filter((head) => head.classList.contains(name)).length;
+    if (columns) group.colSpan = columns;
+    else group.remove();
+  }
+  for (const node of copy.querySelectorAll("[id]")) node.removeAttribute("id");
+  return el("div", { class: "scroll paper" }, copy);
+}
+
+addEventListener("beforeprint", () => {
+  for (const table of document.querySelectorAll("table.board")) {
+    const box = table.parentElement, found = printedColumns(table);
+    if (found.length < 2) continue;
+    box.after(...found.map((columns) => printedTable(table, columns)));
+    box.hidden = true;
+  }
+});
+addEventListener("afterprint", () => {
+  for (const copy of document.querySelectorAll(".paper")) copy.remove();
+  for (const table of document.querySelectorAll("table.board")) table.parentElement.hidden = false;
+});

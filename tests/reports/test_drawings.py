@@ -178,13 +178,16 @@ def test_a_pupil_is_set_aside_by_what_its_own_teacher_measures_and_by_nothing_el
 
 
 def test_what_raters_said_stands_on_the_page_with_intervals_and_who_was_left_out(tmp_path: Path) -> None:
-    write_synthetic_run(tmp_path, [GROUND_TRUTH, model("alpha")], [shot(1), shot(2)], metrics=["psnr@mouth"])
+    models = [GROUND_TRUTH, model("alpha"), model("beta")]
+    write_synthetic_run(tmp_path, models, [shot(1), shot(2)], metrics=["psnr@mouth"])
     assert read_opinions(str(tmp_path)) is None
+    assert "Nobody was asked how it looks" in Path(write_report(str(tmp_path))).read_text(encoding="utf-8")
     storage.write_json(tmp_path / STUDY, study_results(["ground-truth", "alpha"], tmp_path))
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", "", Path(write_report(str(tmp_path))).read_text(encoding="utf-8")))
     for words in ("What people said", "2 raters, 12 clips of 8 people", "3.50 (3.10 to 3.90)", "60.0 % (52.0 to 68.0)",
                   "r3: too fast", "&lt;b&gt;d: edited", "9 / 1 / 3", "α 0.61"):  # fmt: skip
         assert words in text, words
+    assert "Nobody was asked" not in text
     storage.write_json(tmp_path / STUDY, {"kind": "something else"})
     with pytest.raises(UsageError, match="no results of a study"):
         write_report(str(tmp_path))

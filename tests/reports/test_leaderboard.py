@@ -836,14 +836,15 @@ def test_who_does_not_speak_is_said_of_what_speech_shows_in() -> None:
 
     (both,) = said(compared("lip sync"), compared("picture", ("a", "still"), ("b", "still")))
     assert both == (
-        "In lip sync a and b are nowhere significantly ahead of still (control): no sign here that they have learnt "
-        "speech."
+        "In the headline metric of lip sync a and b are nowhere significantly ahead of still (control): no sign here "
+        "that they have learnt speech."
     )
     (both,) = said(compared("lip sync"), compared("mouth shape"))
-    assert both.startswith("In lip sync and mouth shape a and b are nowhere")
+    assert both.startswith("In the headline metrics of lip sync and mouth shape a and b are nowhere")
     assert said(compared("lip sync"), compared("mouth shape", ("a", "still"), ("b", "still"))) == []
     (one,) = said(compared("lip sync", ("a", "still")))
-    assert one.startswith("In lip sync b is nowhere") and one.endswith("that it has learnt speech.")
+    assert one.startswith("In the headline metric of lip sync b is nowhere")
+    assert one.endswith("that it has learnt speech.")
     assert said(compared("lip sync", ("a", "still")), compared("lip sync", ("b", "still"))) == []
     assert said(compared("picture")) == [] == said(compared("lip sync"), names="c")  # nothing was tested
 

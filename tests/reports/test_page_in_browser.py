@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -340,6 +341,41 @@ def test_clips_are_filtered_by_words_model_and_source(browser: Any, page: Path) 
         assert int(count.inner_text().split(" of ")[0]) == 7 * 6 < everything
         seen.page.locator("#f-text").fill("no such clip")
         assert count.inner_text().startswith("0 of")
+
+
+def test_who_comes_back_to_the_page_finds_the_rows_that_its_filters_name(browser: Any, page: Path) -> None:
+    with visit(browser, page) as seen:
+        count, chosen = seen.page.locator("#count"), seen.page.locator("#f-model option:checked")
+        everything = (count.inner_text(), chosen.inner_text())
+        seen.page.locator("#f-model").select_option(label="taught")
+        taught = (count.inner_text(), chosen.inner_text())
+        assert taught[0] != everything[0]
+        seen.page.goto("about:blank")
+        seen.page.go_back()
+        assert (count.inner_text(), chosen.inner_text()) in (everything, taught)
+
+
+def test_on_paper_every_measured_metric_stands_in_a_table_that_fits(browser: Any, page: Path) -> None:
+    paper = 718  # px: A4 between the margins that browsers leave
+    with visit(browser, page, width=paper) as seen:
+        tables = seen.page.locator("section").first.locator("table.board")
+        heads = "thead tr:last-child th[class*='g-']"
+        measured = tables.locator(f"{heads}:not(.off)").all_inner_texts()
+        rows = tables.locator("tbody tr").count()
+        seen.page.emulate_media(media="print")
+        seen.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        printed = [table for table in tables.all() if table.is_visible()]
+        assert len(printed) == math.ceil(len(measured) / 4) > 2
+        for table in printed:
+            assert table.locator("tbody tr").count() == rows
+            assert table.evaluate("(one) => one.getBoundingClientRect().right") <= paper
+            spans = "(one) => [...one.tHead.rows].map((row) => [...row.cells].reduce((n, cell) => n + cell.colSpan, 0))"
+            assert table.evaluate(spans) == [table.locator(heads).count() + 2] * 2
+        shown = [text for table in printed for text in table.locator(heads).all_inner_texts()]
+        assert [text.split() for text in shown] == [text.split() for text in measured]
+        seen.page.evaluate("dispatchEvent(new Event('afterprint'))")
+        seen.page.emulate_media(media="screen")
+        assert tables.count() == 1 and tables.first.is_visible()
 
 
 def test_a_link_opens_a_clip_and_closing_leaves_the_page(browser: Any, page: Path) -> None:
