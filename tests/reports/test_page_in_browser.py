@@ -378,6 +378,21 @@ def test_on_paper_every_measured_metric_stands_in_a_table_that_fits(browser: Any
         assert tables.count() == 1 and tables.first.is_visible()
 
 
+def test_paper_is_light_whatever_the_screen_is(browser: Any, small: Path) -> None:
+    colour = "getComputedStyle(document.body).color"
+    with visit(browser, small) as seen:
+        light = seen.page.evaluate(colour)
+    with visit(browser, small, scheme="dark") as seen:
+        button = seen.page.get_by_role("button", name="theme")
+        for clicks in (0, 1, 1):  # as the system has it, then light and dark by choice
+            for _ in range(clicks):
+                button.click()
+            seen.page.emulate_media(media="print", color_scheme="dark")
+            assert seen.page.evaluate(colour) == light
+            seen.page.emulate_media(media="screen", color_scheme="dark")
+        assert seen.page.evaluate(colour) != light
+
+
 def test_a_link_opens_a_clip_and_closing_leaves_the_page(browser: Any, page: Path) -> None:
     with visit(browser, page, fragment="#clip=lrs2-clip0002-000") as seen:
         dialog = seen.page.locator("dialog")
