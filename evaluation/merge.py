@@ -97,10 +97,11 @@ def merge_runs(folders: Sequence[str], out: str) -> dict[str, Any]:
 
     A model of the same fingerprint in several runs counts once, under its first name; one of the same name and another
     fingerprint gets its run's name behind its own. Metrics that not every run has measured become columns with that
-    reason. What is said of a metric is what its runs measured, not what this version of the program would.
+    reason. What is said of a metric is what its runs measured, not what this version of the program would. A run that
+    adds no model to those before it is no part of the merged one.
 
     Args:
-        folders: of runs by ``g4g-eval run`` or ``score --reference``; each must add a model.
+        folders: of runs by ``g4g-eval run`` or ``score --reference``.
         out: folder of the merged run; made, or one that holds a merged run.
 
     Returns:
@@ -122,9 +123,10 @@ def merge_runs(folders: Sequence[str], out: str) -> dict[str, Any]:
         )
     places = _places(parts)
     adding = {folder for folder, _ in places.values()}
-    for part in parts:
-        if os.path.abspath(part.folder) not in adding:
-            raise UsageError(f"{part.folder} adds no model: the runs before it hold all of its own", "Leave it out.")
+    parts = [part for part in parts if os.path.abspath(part.folder) in adding]
+    if len(parts) == 1:
+        alone = parts[0].folder
+        raise UsageError(f"{alone} holds all models of the others", f"Show it: g4g-eval report {alone}")
     results = _results(parts, protocol, places, os.path.abspath(out))
     if not set(results.plan.metrics).difference(results.plan.unavailable):
         raise UsageError(

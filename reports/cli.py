@@ -58,8 +58,8 @@ def report(
 
     RUN is a folder made by g4g-eval; by default the last one in this folder. leaderboard.json and leaderboard.csv,
     with the numbers as the page shows them, are written beside it. Several runs of one protocol on the same data are
-    merged into one leaderboard, with tests and ranks over all their models; each must add a model, and all must share a
-    metric.
+    merged into one leaderboard, with tests and ranks over all their models. A model that several of them
+    hold counts once.
 
     Media show the footage itself: they are refused where its licence does not allow to pass it on. Footage of your own
     has no licence in the shards; say --i-may-pass-on NAME of its source, and the page says that you did.
@@ -75,7 +75,7 @@ def report(
     from g4g_core.errors import UsageError
     from g4g_core.progress import format_bytes
     from reports.exports import board_latex, board_markdown
-    from reports.leaderboard import read_board, write_page
+    from reports.leaderboard import read_board, read_run, write_page
     from reports.media import Choice
 
     last = (read_project_file(".").get("runs") or {}).get("last")
@@ -93,9 +93,13 @@ def report(
     run = named[0]
     if len(named) > 1:
         run = out or os.path.join(os.path.dirname(os.path.abspath(run)), "merged")
-        from evaluation.merge import merge_runs  # several runs are the rare case, and its imports the slow ones
+        from evaluation.merge import MERGED, merge_runs  # several runs are the rare case, and its imports the slow ones
 
         merge_runs(named, run)
+        used = {part["run"] for part in read_run(run)[2][MERGED]}
+        for folder in named:
+            if os.path.abspath(folder) not in used:
+                click.echo(f"left out: {folder}, all models of which are in the runs before it", err=True)
     if latex or markdown:
         board = read_board(run)
         click.echo(board_latex(board) if latex else board_markdown(board), nl=False)

@@ -90,7 +90,7 @@ def test_runs_that_noted_one_digest_of_all_prompts_are_held_against_each_other_b
             for row in shot["models"].values():
                 del row["prompts"]
 
-    old, same = copied("a", "old", "shots.json", as_before), copied("a", "same", "shots.json", as_before)
+    old, same = copied("a", "old", "shots.json", as_before), copied("b", "same", "shots.json", as_before)
     digest = storage.read_json(old / "summary.json")["prompts"]
     assert merged(old, same, out=tmp_path / "both")["prompts"] == digest
     storage.write_json(same / "summary.json", storage.read_json(same / "summary.json") | {"prompts": "other"})

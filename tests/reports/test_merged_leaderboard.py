@@ -221,19 +221,32 @@ def test_videos_of_a_merged_run_come_from_the_runs_it_was_made_of(tmp_path: Path
     assert [view.get("model") for view in views] == [None, TRUTH, ALPHA, f"{ALPHA} (run)"]
 
 
-def test_a_run_that_adds_nothing_or_shares_no_metric_is_refused(together: Path, tmp_path: Path) -> None:
+def test_what_cannot_make_one_leaderboard_is_refused(together: Path, tmp_path: Path) -> None:
     mine = part_of(together, tmp_path / "mine", [TRUTH, ALPHA])
     out = tmp_path / "out"
     with pytest.raises(UsageError, match=r"mine and .*mine/ are one run"):
         merge_runs([str(mine), f"{mine}/../mine/"], str(out))
     shutil.copytree(mine, tmp_path / "copy")
-    with pytest.raises(UsageError, match="copy adds no model"):
+    with pytest.raises(UsageError, match="mine holds all models of the others"):
         merge_runs([str(mine), str(tmp_path / "copy")], str(out))
     for name, metric in (("one", "psnr@mouth"), ("other", "ssim@mouth")):
         write_synthetic_run(tmp_path / name, [GROUND_TRUTH, model(name)], SHOTS, metrics=[metric])
     with pytest.raises(UsageError, match=r"no metric is measured in all of .*one, .*other"):
         merge_runs([str(tmp_path / "one"), str(tmp_path / "other")], str(out))
     assert not out.exists()
+
+
+def test_a_run_whose_models_are_all_in_others_takes_no_metric_away_and_is_no_part(
+    together: Path, tmp_path: Path
+) -> None:
+    mine, theirs = (part_of(together, tmp_path / name, [TRUTH, name]) for name in (ALPHA, BETA))
+    both = merge_runs([str(mine), str(theirs)], str(tmp_path / "both"))
+    write_synthetic_run(tmp_path / "less", [GROUND_TRUTH, model(ALPHA)], SHOTS, metrics=["psnr@mouth"])
+    named = [str(run) for run in (mine, tmp_path / "less", theirs)]
+    done = CliRunner().invoke(main, ["report", *named, "--out", str(tmp_path / "three")])
+    assert done.exit_code == 0 and f"left out: {tmp_path / 'less'}, " in done.stderr, done.output
+    assert storage.read_json(tmp_path / "three" / "summary.json") == both
+    assert [part["name"] for part in storage.read_json(tmp_path / "three" / "run.json")["merged"]] == [ALPHA, BETA]
 
 
 def test_a_trained_model_that_runs_share_is_trained_once_and_named_in_each_command(tmp_path: Path) -> None:
