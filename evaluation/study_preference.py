@@ -20,6 +20,7 @@ _FARTHEST = 16.0
 
 _HALVINGS = 24  # of the search for an end: to 1e-6
 _MOST_STEPS = 50  # of Newton's method, which takes 5
+_LONGEST_STEP = 4.0  # of a strength: where the posterior is flat, a step leads to where it has no curvature in doubles
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,6 +232,7 @@ class _Profile:
             if (slope * step).sum(axis=1).max() < 1e-7:  # twice what is left to gain; far out a step says nothing
                 break
             step = np.einsum("pmf,pf->pm", self._free, step)
+            step *= _LONGEST_STEP / np.maximum(np.abs(step).max(axis=1, keepdims=True), _LONGEST_STEP)
             while (short := (better := _log_posterior(self._wins, strength + step)) < reached - 1e-9).any():
                 step[short] /= 2
             strength, reached = strength + step, better

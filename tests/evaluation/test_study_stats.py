@@ -382,10 +382,21 @@ def test_intervals_of_preferences_cover() -> None:
     assert 0.90 <= strength_coverage(12, 12, 60, seed=0, vary=0.5) <= 0.99
 
 
+def test_intervals_are_found_where_strengths_far_apart_leave_nothing_of_one_minus_a_chance() -> None:
+    """The 43rd of these studies led the search for an end to strengths between which 1 - chance is 0 in doubles."""
+    rng = np.random.default_rng(1)
+    for _study in range(43):
+        choices = simulated_choices(rng, [0.7, 0.0, -0.7], raters=20, shots=8, taste=0.5, luck=0.5)
+    found = preference(choices, "abc").differences["a", "c"]
+    assert found.low is not None and found.high is not None
+    assert found.low < found.point < found.high < found.point + 16  # the farthest that is looked
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("raters", "people"), [(8, 8), (20, 8), (10, 4), (15, 12), (30, 12), (20, 20)])
 def test_intervals_of_opinions_cover_over_many_studies(raters: int, people: int) -> None:
-    assert 0.92 <= opinion_coverage(raters, people, 2000, seed=1) <= 0.995
+    most = 0.999 if people < 6 else 0.99  # the least variance makes intervals over few people wide
+    assert 0.92 <= opinion_coverage(raters, people, 2000, seed=1) <= most
 
 
 @pytest.mark.slow

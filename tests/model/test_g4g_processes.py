@@ -113,7 +113,8 @@ for name in ("g4g", "g4g-pairwise"):
     clipped = torch.nn.utils.clip_grad_norm_
 
     def seen(parameters, norm):
-        found = {key: p.grad.clone() for key, p in trainee.module.named_parameters() if p.grad is not None}
+        learning = {key: p.grad for key, p in trainee.module.named_parameters() if p.grad is not None}
+        found = {key: gradient.clone(memory_format=torch.contiguous_format) for key, gradient in learning.items()}
         if leads():
             save_file(found, out / f"{name}.safetensors")
         return clipped(parameters, norm)
