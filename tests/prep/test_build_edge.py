@@ -436,6 +436,7 @@ def peak_of_tiny_clips(folder: Path, footage: Footage, n: int) -> tuple[int, int
         path.parent.mkdir(parents=True, exist_ok=True)
         os.link(order[index % 10], path)
     arguments = ["build-shards", "--folder", "in", "--out", "out", "--scheduler", "sync", "--quiet", "--size", "64"]
+    arguments += ["--shard-mb", "2"]  # what the child keeps of every sample of a shard is bounded by the shard
     seen, _ = watched_run(arguments, folder)
     outcomes = Counter(row["outcome"] for row in manifest(folder / "out").values())
     assert outcomes == {"ok": n // 10, "rejected": n - n // 10}
