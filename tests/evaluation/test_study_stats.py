@@ -382,8 +382,8 @@ def test_intervals_of_preferences_cover() -> None:
     assert 0.90 <= strength_coverage(12, 12, 60, seed=0, vary=0.5) <= 0.99
 
 
-def test_intervals_are_found_where_strengths_far_apart_leave_nothing_of_one_minus_a_chance() -> None:
-    """The 43rd of these studies led the search for an end to strengths between which 1 - chance is 0 in doubles."""
+def test_intervals_are_found_where_the_posterior_is_flat() -> None:
+    """In the 43rd of these studies a whole step of Newton's method leads to where no curvature is left in doubles."""
     rng = np.random.default_rng(1)
     for _study in range(43):
         choices = simulated_choices(rng, [0.7, 0.0, -0.7], raters=20, shots=8, taste=0.5, luck=0.5)
