@@ -75,9 +75,6 @@
   }
   const read = () => { known = localStorage.getItem(slot) ?? ""; };
   const write = () => localStorage.setItem(slot, known);
-  // whether writing is allowed is tried beside what is kept: another tab may be writing that
-  stored(() => { read(); localStorage.setItem(`${slot}-tried`, ""); localStorage.removeItem(`${slot}-tried`); });
-  kept = stateOf(known) ?? null;
 
   // Another tab may have gone on: what it has kept is newer than what this one holds, and stands, unless it has lost
   // answers that this one has. Whether the rater is elsewhere now than this tab has shown.
@@ -103,7 +100,6 @@
     stored(write);
   }
   function keep() { if (!overtaken()) put(); }
-  window.addEventListener("storage", overtaken);
 
   const trialOf = new Map(study.trials.map((trial) => [trial.id, trial]));
   let order = [];
@@ -147,11 +143,10 @@
     since = performance.now();
     keep();
   }
-  document.addEventListener("visibilitychange", () => {
+  function seenOrHidden() {
     if (!document.hidden) overtaken();
     if (document.hidden) { tick(); since = null; } else if (!byId("trial").hidden) since = performance.now();
-  });
-  window.addEventListener("pagehide", tick);
+  }
 
   // ---------------------------------------------------------------- a trial
 
@@ -364,5 +359,18 @@
   system.addEventListener("change", nameTheme);
   nameTheme();
 
-  proceed();
+  // A file that asks Chromium (150) for its storage before the browser has noted that this page is open gets one that is
+  // empty and stays cut off, in up to 9 of 100 reloads if it asks at once. What is asked about locks is answered after
+  // that. Pages that come over plain http have no locks, nor that fault.
+  async function open() {
+    await navigator.locks?.query().catch(() => {}); // a browser that refuses the answer has given it
+    // whether writing is allowed is tried beside what is kept: another tab may be writing that
+    stored(() => { read(); localStorage.setItem(`${slot}-tried`, ""); localStorage.removeItem(`${slot}-tried`); });
+    kept = stateOf(known) ?? null;
+    window.addEventListener("storage", overtaken);
+    document.addEventListener("visibilitychange", seenOrHidden);
+    window.addEventListener("pagehide", tick);
+    proceed();
+  }
+  open();
 })();

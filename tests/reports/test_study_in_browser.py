@@ -59,6 +59,12 @@ def jump(page: Any, built: BuiltStudy, done: int, rater: str = RATER) -> None:
     slot = f"g4g-study-{built.study.id}"
     page.evaluate("([slot, text]) => localStorage.setItem(slot, text)", [slot, json.dumps(kept)])
     page.goto(Path(built.page).as_uri())
+    until_open(page)
+
+
+def until_open(page: Any) -> None:
+    """Wait until the page has read what it kept."""
+    page.locator("main > section:visible").wait_for()
 
 
 def jump_to(page: Any, built: BuiltStudy, wanted: str) -> None:
@@ -113,10 +119,10 @@ def test_rate_reload_finish_export_collect(browser: Any, built: BuiltStudy, tmp_
             answer_with_keys(page, built)
         assert page.locator("#trial-title").inner_text() == "Task 4 of 7"
         page.reload()
-        page.locator("#trial-title", has_text="Task 4 of 7").wait_for()  # a busy browser hands the storage over later
+        stand_at(4, page)
         answer_all(page, built)
         page.reload()
-        assert page.locator("#done-title").is_visible()
+        page.locator("#done-title").wait_for()
         path = save(page, tmp_path)
         outside = [address for address in seen.requests if not address.startswith(("file:", "blob:"))]
         assert outside == []
@@ -290,8 +296,41 @@ def test_damaged_progress_is_begun_anew(browser: Any, built: BuiltStudy) -> None
             slot = f"g4g-study-{built.study.id}"
             seen.page.evaluate("([slot, text]) => localStorage.setItem(slot, text)", [slot, text])
             seen.page.reload()
-            assert seen.page.locator("#intro").is_visible()
+            seen.page.locator("#intro").wait_for()
             assert seen.page.locator("#unkept").is_hidden()
+
+
+# Chromium's fault, without its chance: a storage asked for before the browser has answered anything is empty for good.
+EARLY_IS_EMPTY = """(() => {
+  const whole = Object.getOwnPropertyDescriptor(window, "localStorage").get, lost = new Map();
+  const query = navigator.locks.query.bind(navigator.locks);
+  const empty = {
+    getItem: (key) => lost.get(key) ?? null,
+    setItem: (key, text) => lost.set(key, text),
+    removeItem: (key) => lost.delete(key),
+  };
+  let answered = false, given = null;
+  navigator.locks.query = async () => { const found = await query(); answered = true; return found; };
+  Object.defineProperty(window, "localStorage", { get: () => (given ??= answered ? whole.call(window) : empty) });
+})();"""
+
+
+def test_a_page_on_disk_asks_for_its_storage_when_the_browser_knows_it(browser: Any, built: BuiltStudy) -> None:
+    with visit(browser, Path(built.page)) as seen:
+        start(seen.page)
+        answer_with_keys(seen.page, built)
+        seen.page.context.add_init_script(EARLY_IS_EMPTY)
+        seen.page.reload()
+        stand_at(2, seen.page)
+
+
+@pytest.mark.parametrize("locks", ["undefined", "{ query: () => Promise.reject(new DOMException('no')) }"])
+def test_a_page_is_opened_where_locks_are_missing_or_refused(browser: Any, built: BuiltStudy, locks: str) -> None:
+    with visit(browser, Path(built.page)) as seen:
+        start(seen.page)
+        seen.page.add_init_script(f"Object.defineProperty(navigator, 'locks', {{ value: {locks} }});")
+        seen.page.reload()
+        stand_at(1, seen.page)
 
 
 def test_a_page_that_may_keep_nothing_says_so_and_works(browser: Any, built: BuiltStudy) -> None:
@@ -301,7 +340,7 @@ def test_a_page_that_may_keep_nothing_says_so_and_works(browser: Any, built: Bui
             "Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('no'); }});"
         )
         page.reload()
-        assert page.locator("#unkept").is_visible()
+        page.locator("#unkept").wait_for()
         start(page)
         answer_with_keys(page, built)
         assert page.locator("#trial-title").inner_text() == "Task 2 of 7"
@@ -328,6 +367,7 @@ def test_axe_finds_nothing_serious_in_any_view(browser: Any, built: BuiltStudy, 
 
 def views(page: Any, built: BuiltStudy) -> Iterator[str]:
     """Every view of the page: tasks of each kind before and after their clip was seen."""
+    until_open(page)
     yield "intro"
     kinds = set()
     for done in range(len(built.study.trials)):
