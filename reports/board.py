@@ -18,8 +18,9 @@ from reports.claims import p_text, says, taught
 from reports.clips import decimals
 from reports.columns import GROUPS, UNMEASURED, direction, group_of, lead_of, ordered
 from reports.headline import headline
+from reports.in_step import trust_in
 from reports.provenance import provenance
-from reports.verdicts import verdicts
+from reports.verdicts import called_in_sentences, verdicts
 
 SCHEMA_VERSION = 1
 """Of ``leaderboard.json``."""
@@ -140,7 +141,7 @@ def _source(
         for metric in measured
     }
     facts = {key: table[key] for key in ("shots", "identities", "frames", "redistributable")}
-    said = verdicts(table, metrics, here, beyond)
+    said = [{**verdict, "trust": _trust(verdict, here, own)} for verdict in verdicts(table, metrics, here, beyond)]
     return {
         "source": name,
         **facts,
@@ -158,6 +159,17 @@ def _source(
         },
         "breakdowns": [_breakdown(breakdown, measured) for breakdown in table["breakdowns"]],
     }
+
+
+def _trust(
+    verdict: Mapping[str, Any], models: Sequence[Mapping[str, Any]], shots: Sequence[Mapping[str, Any]]
+) -> str | None:
+    """How far the measure behind a verdict on lip sync can be trusted on these shots."""
+    truth = next((model["name"] for model in models if model["kind"] == TRUTH), None)
+    if truth is None or verdict["group"] != "sync":
+        return None
+    controls = called_in_sentences([model for model in models if model["kind"] != TRUTH and model["control"]])
+    return trust_in(verdict["metric"], truth, controls, shots)
 
 
 def _usual_shots(rows: Sequence[Mapping[str, Any]]) -> int | None:

@@ -10,10 +10,10 @@ from markupsafe import Markup
 from reports.board import TRUTH, shots_of_table
 from reports.claims import taught
 from reports.figures import OFFSETS, Axis, Point, offset_histogram, scatter, whiskers
+from reports.in_step import IN_STEP, in_step, offsets_of
 
 _OFFSET_METRICS = ("av_offset@crop1", "av_offset@s3fd", "av_offset@lrs", "sync_offset@judge")
 _AGAINST_SYNC = ("m-lmd@20", "psnr@mouth", "cpbd@face256", "csim-dlib")
-_IN_SYNC = 1  # frames: what LRS2's own clips vary by
 
 
 def all_whiskers(board: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[tuple[str, str, str], Markup]:
@@ -76,10 +76,9 @@ def offsets(
     for metric in (metrics[name] for name in _OFFSET_METRICS if name in metrics):
         by_model: dict[str, list[int]] = {}
         for row in source["rows"]:
-            values = [shot["models"].get(row["model"], {}).get("values", {}).get(metric["id"]) for shot in own]
-            known = [max(OFFSETS[0], min(OFFSETS[-1], round(value))) for value in values if value is not None]
+            known = offsets_of(metric["id"], row["model"], own)
             if known:
-                by_model[row["model"]] = known
+                by_model[row["model"]] = [max(OFFSETS[0], min(OFFSETS[-1], offset)) for offset in known]
         most = max((known.count(o) / len(known) for known in by_model.values() for o in set(known)), default=0.0)
         if by_model:
             drawings = [_offset(name, known, most) for name, known in by_model.items()]
@@ -88,7 +87,7 @@ def offsets(
 
 
 def _offset(name: str, known: Sequence[int], most: float) -> dict[str, Any]:
-    near = sum(abs(offset) <= _IN_SYNC for offset in known)
-    text = f"{near} of {len(known)} shots within ±{_IN_SYNC} frame ({100 * near / len(known):.0f}\N{NO-BREAK SPACE}%)"
+    near = in_step(known)
+    text = f"{near} of {len(known)} shots within ±{IN_STEP} frame ({100 * near / len(known):.0f}\N{NO-BREAK SPACE}%)"
     drawing = offset_histogram({o: known.count(o) for o in set(known)}, most, f"AV offsets of {name}: {text}")
     return {"model": name, "text": text, "drawing": drawing}

@@ -522,6 +522,37 @@ def test_a_pooled_table_has_its_own_offsets_and_licences(tmp_path: Path) -> None
     assert pooled["licences"] == ["licence of hdtf", "licence of lrs2"]
 
 
+@pytest.mark.parametrize(
+    ("score", "offset"), [("sync_score@judge", "sync_offset@judge"), ("lse_d@crop1", "av_offset@crop1")]
+)
+def test_lip_sync_says_how_often_its_measure_hears_the_footage_itself_and_controls(
+    tmp_path: Path, score: str, offset: str
+) -> None:
+    shots = [*people(9), *(shot(100 + i, "hdtf") for i in range(7))]
+    models = [GROUND_TRUTH, STILL, model("alpha")]
+    write_synthetic_run(tmp_path, models, shots, metrics=[score, offset, "psnr@mouth"])
+    measured = storage.read_json(tmp_path / "shots.json")["shots"].values()
+    page = rendered(tmp_path)
+    for source in read_board(str(tmp_path))["sources"]:
+        here = [one["models"] for one in measured if one["source"] == source["source"]]
+        names = ("ground-truth", "still")
+        near = {name: sum(abs(one[name]["values"][offset]) <= 1 for one in here) for name in names}
+        of = source["shots"]
+        by_group = {verdict["group"]: verdict["trust"] for verdict in source["verdicts"]}
+        assert by_group == {
+            "sync": "The measure hears sound and lips in step (±1 frame): "
+            f"ground-truth in {near['ground-truth']} of {of} shots, still (control) in {near['still']} of {of}.",
+            "picture": None,
+        }
+        assert by_group["sync"] in page.text
+
+
+def test_without_offsets_nothing_is_said_of_how_far_the_measure_is_to_be_trusted(tmp_path: Path) -> None:
+    write_synthetic_run(tmp_path, [GROUND_TRUTH, STILL], people(6), metrics=["sync_score@judge", "psnr@mouth"])
+    assert {verdict["trust"] for verdict in read_board(str(tmp_path))["sources"][0]["verdicts"]} == {None}
+    assert "in step" not in rendered(tmp_path).text
+
+
 def test_ten_models_on_a_thousand_clips_stay_under_three_megabytes(tmp_path: Path) -> None:
     names = [f"a model of a usual name {number}" for number in range(10)]
     kept = [name for name, about in METRICS.items() if name not in SETS and not about.needs_frames]
