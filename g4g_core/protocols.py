@@ -282,6 +282,7 @@ class Training:
         people: of their identities, :func:`g4g_core.lineage.people`.
         footage_sha256: of which samples, and of the shards that hold them.
         teacher: of a generator that a sync expert taught, how that was named.
+        teacher_sha256: of that expert's file.
         off_because: why a term of the loss was part of no step, by its name.
         torch: version that trained it.
         processor: that it was trained on, by its own name.
@@ -304,6 +305,7 @@ class Training:
     people: Sequence[str] | None = None
     footage_sha256: str | None = None
     teacher: str | None = None
+    teacher_sha256: str | None = None
     off_because: Mapping[str, str] | None = None
     torch: str | None = None
     processor: str | None = None
@@ -343,7 +345,7 @@ class Training:
         return cls(
             "g4g-model train", sha256, step, settings.get("seed"), getattr(config, "clips", None), frames, config.size,
             **{field: learned_from.get(field) for field in known},
-            teacher=taught_by.get("expert"),
+            teacher=taught_by.get("expert"), teacher_sha256=next(iter(trained_against), None),
             off_because={term: why for term in losses_off if (why := config.why_off(term, taught=taught))},
             torch=torch, processor=processor,
             command=train_command(name, config, settings, learned_from) if step == settings.get("steps") else None,

@@ -86,7 +86,10 @@ def how_made(model: Mapping[str, Any]) -> str:
     if training["samples"] is not None:
         said.append(_footage(training))
     if training.get("teacher") and not _off(model).intersection(("sync", "expert")):
-        said.append(f"against the sync expert {_named(training['teacher'])}")
+        # a run of before this was noted has no hash
+        expert = training.get("teacher_sha256")
+        digest = f" (hash {expert[:12]})" if expert else ""
+        said.append(f"against the sync expert {_named(training['teacher'])}{digest}")
     if training["seed"] is not None:
         said.append(f"seed {training['seed']}")
     why = training.get("off_because") or {}

@@ -35,6 +35,7 @@ from baselines.windows import Window, Windows  # noqa: E402
 from g4g_core import weights  # noqa: E402
 from g4g_core.errors import DatasetError, UsageError, WeightsError  # noqa: E402
 from g4g_core.protocols import ERASED, ClipPrompt, Movable, SelfDescribing, Speech, TrainingData  # noqa: E402
+from g4g_core.provenance import file_sha256  # noqa: E402
 from g4g_core.resize import resize  # noqa: E402
 from g4g_core.training import Settings, train  # noqa: E402
 from g4g_model.config import FRAMES, G4GConfig  # noqa: E402
@@ -360,6 +361,7 @@ def test_sync_is_off_where_it_was_part_of_the_loss_in_no_step_though_the_last_va
         assert read(name, str(place))[0].losses_off == off, place
     about = read(name, str(tmp_path / "run" / "step-000004"))[0]
     assert about.losses_off == ("sync",) and about.training.teacher == "PATH"
+    assert about.training.teacher_sha256 == file_sha256(expert)
     why = "it counts once a validation finds it below 20, and none did before the end"
     assert about.training.off_because == {"sync": why}
     assert json.loads((tmp_path / "run" / "run.json").read_text())["description"]["losses_off"] == []

@@ -90,7 +90,8 @@ def test_an_expert_changes_no_other_term_and_weight_nought_leaves_it_out(people:
     terms, plain = trainee.losses(batch), opened(people).losses(batch)
     assert {name for name in terms if name not in plain} == {"expert"}
     assert all(torch.equal(terms[name], plain[name]) for name in plain if name != "total")
-    assert float(terms["total"] - plain["total"]) == pytest.approx(0.3 * float(terms["expert"]), rel=1e-3)
+    added = (terms["total"] - plain["total"]).item()
+    assert added == pytest.approx(0.3 * terms["expert"].item(), rel=1e-3)
     assert without.batch(np.random.default_rng(0), Turn()).expert is None
     assert without.describe()["trained_against"] == []
 

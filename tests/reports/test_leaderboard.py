@@ -743,7 +743,7 @@ def test_the_page_says_how_models_were_trained_and_how_all_is_made_again(tmp_pat
     models = [
         GROUND_TRUTH, STILL, model("alpha", training=training()), model("beta", training=training(seed=7)),
         model("gamma", training=full, marks=("gan: off", "sync: off")),
-        model("delta", training=training(teacher="wav2lip-expert:PATH")),
+        model("delta", training=training(teacher="wav2lip-expert:PATH", teacher_sha256="9a" * 32)),
         model("wav2lip", training=public), Model("theirs", "external", "theirs", marks=("unguarded",)),
     ]  # fmt: skip
     write_synthetic_run(tmp_path, models, people(8), metrics=FEW_METRICS)
@@ -762,7 +762,9 @@ def test_the_page_says_how_models_were_trained_and_how_all_is_made_again(tmp_pat
         "(some samples of train: hdtf and lrs2), 1.89 min of footage (hash cdcdcdcdcdcd), seed 0, without its gan "
         "loss, without its sync loss (no expert was there), on Some <b>CPU with torch 2.15.0"
     )
-    assert made["delta"].endswith("(hash cdcdcdcdcdcd), against the sync expert wav2lip-expert, seed 0")
+    assert made["delta"].endswith(
+        "(hash cdcdcdcdcdcd), against the sync expert wav2lip-expert (hash 9a9a9a9a9a9a), seed 0"
+    )
     assert made["wav2lip"] == "the public wav2lip.pth"
     assert made["still"] == made["ground-truth"] == "nothing is learned"
     assert made["theirs"] == "nothing is known here"
