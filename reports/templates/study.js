@@ -60,6 +60,7 @@
   // ---------------------------------------------------------------- what is kept: {rater, started, answers, ms, saved}
 
   let kept = null, keeps = true, known = ""; // known: the text that this tab has read or written last
+  let asking = false; // whether it is open who sits here: somebody else's answers were found
 
   // the state that a text says: null where a rater has made way for another, undefined where it says none
   function stateOf(text) {
@@ -67,12 +68,13 @@
     try { found = JSON.parse(text); } catch { return undefined; } // nothing or damaged, so begun anew
     return found === null || (typeof found.rater === "string" && Array.isArray(found.answers)) ? found : undefined;
   }
-  // reads or writes; where the storage is closed to this page, the rater is told that nothing is kept
+  // reads or writes; while the storage is closed to this page, or full, the rater is told that nothing is kept
   function stored(act) {
-    if (!keeps) return;
-    try { act(); } catch { keeps = false; }
+    try { act(); keeps = true; } catch { keeps = false; }
     byId("unkept").hidden = keeps;
   }
+  // whoever makes way for another keeps what is theirs under their code, and goes on from there when they type it again
+  const aside = (rater) => `${slot}-of-${rater}`;
   const read = () => { known = localStorage.getItem(slot) ?? ""; };
   const write = () => localStorage.setItem(slot, known);
 
@@ -145,7 +147,11 @@
   }
   function seenOrHidden() {
     if (!document.hidden) overtaken();
-    if (document.hidden) { tick(); since = null; } else if (!byId("trial").hidden) since = performance.now();
+    if (document.hidden) {
+      tick();
+      since = null;
+      for (const each of current?.players ?? []) each.video.pause(); // what nobody looks at is not seen
+    } else if (!byId("trial").hidden) since = performance.now();
   }
 
   // ---------------------------------------------------------------- a trial
@@ -198,6 +204,7 @@
     const done = kept.answers.length, trial = trialOf.get(order[done]);
     current = { trial, players: [], left: null, plays: 0 };
     byId("trial-title").textContent = `Task ${done + 1} of ${order.length}`;
+    byId("who").textContent = kept.rater;
     byId("progress").value = done;
     const stage = byId("stage"), questions = byId("questions");
     stage.replaceChildren();
@@ -275,21 +282,32 @@
     const key = event.key.toLowerCase(), pair = current.trial.ask === "pair";
     if (key === "p") play(current.players);
     else if (pair && ["a", "n", "b"].includes(key)) select("choice", ["a", "n", "b"].indexOf(key));
-    else if (!pair && /^[1-5]$/.test(key)) select(focused() ?? names().find((name) => chosen(name) === null) ?? names()[0], Number(key) - 1);
+    else if (!pair && /^[1-5]$/.test(key)) {
+      const name = focused() ?? unanswered();
+      if (name !== undefined) select(name, Number(key) - 1);
+    }
     else if (key === "enter" && event.target.tagName !== "BUTTON") byId("answer").requestSubmit();
     else return;
     event.preventDefault();
   });
-  // a question that was reached with Tab and has no answer yet is meant by a digit
+  const unanswered = () => names().find((name) => chosen(name) === null);
+  // A digit means the question that the ring stands at, answered or not. A click leaves no ring, though the browser would
+  // show one as soon as a key is pressed.
+  let clicked = false;
+  document.addEventListener("pointerdown", () => { clicked = true; });
+  document.addEventListener("keydown", (event) => { if (event.key === "Tab") clicked = false; });
   function focused() {
     const name = document.activeElement?.name;
-    return names().includes(name) && chosen(name) === null ? name : null;
+    return !clicked && names().includes(name) ? name : null;
   }
+  // the ring goes on to the next question that is open, and stays at the last one, which can be corrected
   function select(name, place) {
-    const input = byId("answer").querySelectorAll(`input[name="${name}"]`)[place];
+    const inputs = (of) => byId("answer").querySelectorAll(`input[name="${of}"]`), input = inputs(name)[place];
     if (input.disabled) return;
     input.checked = true;
-    input.focus();
+    const next = unanswered();
+    (next === undefined ? input : inputs(next)[0]).focus();
+    clicked = false;
     update();
   }
 
@@ -315,15 +333,27 @@
     if (overtaken()) { event.preventDefault(); return; }
     kept.saved = true;
     keep();
-    byId("saved").textContent = `Saved as ${byId("save").getAttribute("download")}. You may save it again.`;
+    byId("saved").textContent = `Your browser was asked to save ${byId("save").getAttribute("download")}: please look whether it is among your downloads. You may save it again.`;
     byId("another").hidden = false;
   });
-  byId("another").addEventListener("click", () => {
+  function makeWay() {
     if (overtaken()) return;
+    tick();
+    const { rater, saved, answers } = kept, text = JSON.stringify(kept);
+    stored(() => localStorage.setItem(aside(rater), text));
+    if (!keeps && !saved && answers.length > 0) {
+      byId("status").textContent = "This browser keeps nothing: please let whoever has begun finish and save first.";
+      return;
+    }
+    asking = false;
     kept = null;
     keep();
     proceed();
-  });
+  }
+  byId("another").addEventListener("click", makeWay);
+  byId("not-me").addEventListener("click", makeWay);
+  byId("someone-else").addEventListener("click", makeWay);
+  byId("go-on").addEventListener("click", () => { asking = false; if (!overtaken()) proceed(); });
 
   byId("begin").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -332,7 +362,10 @@
     byId("rater").setAttribute("aria-invalid", String(!fits));
     if (!fits) { byId("rater").focus(); return; }
     if (overtaken()) return;
-    kept = { rater, started: Date.now(), answers: [], ms: 0, saved: false };
+    let before = null;
+    stored(() => { before = stateOf(localStorage.getItem(aside(rater))) ?? null; });
+    asking = false;
+    kept = before ?? { rater, started: Date.now(), answers: [], ms: 0, saved: false };
     keep();
     proceed();
   });
@@ -340,6 +373,14 @@
   // To where the rater stands whose state is kept, or to the beginning.
   function proceed() {
     byId("stage").replaceChildren(); // a clip that plays falls silent
+    if (kept && asking) {
+      since = null;
+      current = null;
+      for (const node of document.querySelectorAll(".rater")) node.textContent = kept.rater;
+      byId("so-far").textContent = `${kept.answers.length} of ${study.trials.length}`;
+      show("back");
+      return;
+    }
     if (kept) {
       shuffle();
       advance();
@@ -367,6 +408,8 @@
     // whether writing is allowed is tried beside what is kept: another tab may be writing that
     stored(() => { read(); localStorage.setItem(`${slot}-tried`, ""); localStorage.removeItem(`${slot}-tried`); });
     kept = stateOf(known) ?? null;
+    // who reloads is who sat here; who opens the page may be somebody else
+    asking = performance.getEntriesByType("navigation")[0]?.type === "navigate";
     window.addEventListener("storage", overtaken);
     document.addEventListener("visibilitychange", seenOrHidden);
     window.addEventListener("pagehide", tick);

@@ -59,7 +59,7 @@ def jump(page: Any, built: BuiltStudy, done: int, rater: str = RATER) -> None:
     slot = f"g4g-study-{built.study.id}"
     page.evaluate("([slot, text]) => localStorage.setItem(slot, text)", [slot, json.dumps(kept)])
     page.goto(Path(built.page).as_uri())
-    until_open(page)
+    page.get_by_role("button", name=f"Yes, go on as {rater}").click()
 
 
 def until_open(page: Any) -> None:
@@ -172,6 +172,13 @@ def tab(first: Any, address: str) -> Any:
     return page
 
 
+def tab_of_rater(first: Any, built: BuiltStudy) -> Any:
+    """Another tab with the study, of the same rater."""
+    page = tab(first, Path(built.page).as_uri())
+    page.get_by_role("button", name="Yes, go on as").click()
+    return page
+
+
 def until_kept(page: Any, answers: int) -> None:
     """Wait until a tab sees so many answers in the storage: another's writing reaches it a moment later."""
     for _ in range(200):
@@ -192,7 +199,7 @@ def test_tabs_of_one_rater_stand_at_the_same_task_and_none_undoes_what_another_k
     with visit(browser, Path(built.page)) as seen:
         first = seen.page
         start(first)
-        second = tab(first, Path(built.page).as_uri())
+        second = tab_of_rater(first, built)
         answer_with_keys(first, built)
         answer_with_keys(first, built)
         stand_at(3, second)
@@ -214,7 +221,7 @@ def test_a_tab_that_heard_of_nothing_writes_nothing_over_newer_answers(browser: 
         first = seen.page
         start(first)
         first.context.add_init_script("addEventListener('storage', (event) => event.stopImmediatePropagation(), true);")
-        stale = tab(first, Path(built.page).as_uri())
+        stale = tab_of_rater(first, built)
         for _ in range(3):
             answer_with_keys(first, built)
         stand_at(4, first)
@@ -232,7 +239,7 @@ def test_a_rater_who_makes_way_does_so_in_every_tab(browser: Any, built: BuiltSt
     with visit(browser, Path(built.page)) as seen:
         first = seen.page
         jump(first, built, 7)
-        second = tab(first, Path(built.page).as_uri())
+        second = tab_of_rater(first, built)
         save(first, tmp_path)
         second.get_by_role("button", name="Let another rater start").wait_for()
         first.get_by_role("button", name="Let another rater start").click()
@@ -288,6 +295,121 @@ def test_another_rater_can_start_after_the_first_has_saved(browser: Any, built: 
         another.click()
         start(seen.page, "P08")
         assert seen.page.locator("#trial-title").inner_text() == "Task 1 of 7"
+
+
+def answers_of(page: Any, built: BuiltStudy) -> int:
+    """How many answers the storage holds of whoever rates now."""
+    slot = f"g4g-study-{built.study.id}"
+    return int(page.evaluate("(slot) => JSON.parse(localStorage.getItem(slot)).answers.length", slot))
+
+
+def test_who_opens_the_page_is_asked_who_they_are_and_raters_go_on_where_they_stopped(
+    browser: Any, built: BuiltStudy
+) -> None:
+    with visit(browser, Path(built.page)) as seen:
+        page = seen.page
+        start(page)
+        answer_with_keys(page, built)
+        page.goto(Path(built.page).as_uri())
+        page.get_by_role("heading", name="Are you P07?").wait_for()
+        assert "answered 1 of 7 tasks" in page.locator("#back").inner_text()
+        page.get_by_role("button", name="No, I have another code").click()
+        start(page, "P08")
+        stand_at(1, page)
+        assert page.locator("#who").inner_text() == "P08"
+        answer_with_keys(page, built)
+        answer_with_keys(page, built)
+        page.get_by_role("button", name="That is not my code").click()
+        start(page, "P07")
+        stand_at(2, page)
+        page.get_by_role("button", name="That is not my code").click()
+        start(page, "P08")
+        stand_at(3, page)
+        page.reload()
+        stand_at(3, page)  # who reloads is not asked
+
+
+def test_a_rater_who_has_saved_and_made_way_can_save_again(browser: Any, built: BuiltStudy, tmp_path: Path) -> None:
+    with visit(browser, Path(built.page)) as seen:
+        page = seen.page
+        start(page)
+        answer_all(page, built)
+        first = save(page, tmp_path).read_bytes()
+        page.get_by_role("button", name="Let another rater start").click()
+        start(page, "P08")
+        page.get_by_role("button", name="That is not my code").click()
+        start(page, RATER)
+        page.locator("#done-title").wait_for()
+        assert save(page, tmp_path).read_bytes() == first
+
+
+def scores(page: Any) -> list[int]:
+    """What is chosen, question by question."""
+    return [int(node.get_attribute("value")) for node in page.locator("#questions input:checked").all()]
+
+
+def test_a_digit_answers_the_question_that_the_ring_stands_at(browser: Any, built: BuiltStudy) -> None:
+    with visit(browser, Path(built.page)) as seen:
+        page = seen.page
+        jump_to(page, built, "rate")
+        play(page)
+        for key in "425":
+            page.keyboard.press(key)
+        assert scores(page) == [4, 2, 5]
+        page.keyboard.press("3")
+        assert scores(page) == [4, 2, 3]  # the last one, where the ring has stayed
+        page.keyboard.press("Shift+Tab")
+        page.keyboard.press("1")
+        assert scores(page) == [4, 1, 3]
+
+
+def test_a_digit_after_a_click_goes_to_the_next_open_question_and_to_none_where_there_is_none(
+    browser: Any, built: BuiltStudy
+) -> None:
+    with visit(browser, Path(built.page)) as seen:
+        page = seen.page
+        jump_to(page, built, "rate")
+        play(page)
+        questions = page.locator("#questions fieldset")
+        questions.nth(0).locator("input").nth(3).click()
+        page.keyboard.press("2")
+        assert scores(page) == [4, 2]
+        questions.nth(2).locator("input").nth(4).click()
+        page.keyboard.press("1")
+        assert scores(page) == [4, 2, 5]
+
+
+def test_a_clip_in_a_hidden_tab_stops_and_is_not_seen(browser: Any, built: BuiltStudy) -> None:
+    with visit(browser, Path(built.page)) as seen:
+        page = seen.page
+        jump_to(page, built, "rate")
+        turn = """(hidden) => {
+            Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+            document.dispatchEvent(new Event("visibilitychange"));
+        }"""
+        page.keyboard.press("p")
+        page.wait_for_function("() => !document.querySelector('video').paused")
+        page.evaluate(turn, True)
+        page.wait_for_timeout(800)  # more than twice as long as the clip
+        page.evaluate(turn, False)
+        assert page.locator("#questions input:enabled").count() == 0
+        play(page)
+
+
+def test_keeping_is_tried_again_where_the_storage_was_full_for_a_while(browser: Any, built: BuiltStudy) -> None:
+    with visit(browser, Path(built.page)) as seen:
+        page = seen.page
+        start(page)
+        answer_with_keys(page, built)
+        page.evaluate("""() => {
+            window.write = Storage.prototype.setItem;
+            Storage.prototype.setItem = () => { throw new DOMException("full", "QuotaExceededError"); };
+        }""")
+        answer_with_keys(page, built)
+        assert page.locator("#unkept").is_visible() and answers_of(page, built) == 1
+        page.evaluate("() => { Storage.prototype.setItem = window.write; }")
+        answer_with_keys(page, built)
+        assert page.locator("#unkept").is_hidden() and answers_of(page, built) == 3
 
 
 def test_damaged_progress_is_begun_anew(browser: Any, built: BuiltStudy) -> None:
@@ -377,6 +499,9 @@ def views(page: Any, built: BuiltStudy) -> Iterator[str]:
             yield f"{kind(page)} at first"
             play(page)
             yield f"{kind(page)} seen"
+    page.goto(Path(built.page).as_uri())
+    until_open(page)
+    yield "back"
     assert kinds == {"pair", "rate", "read"}
     jump(page, built, len(built.study.trials))
     yield "done"
