@@ -131,7 +131,7 @@ def read_submissions(files: Sequence[str], study: Study) -> tuple[list[Submissio
     """
     read: list[Submission] = []
     refused: list[Refusal] = []
-    for path in sorted(files, key=lambda path: (os.path.basename(path), path)):
+    for path in sorted(files, key=lambda path: (_name(path), path)):
         found = read_submission(path, study)
         if isinstance(found, Refusal):
             refused.append(found)
@@ -153,13 +153,14 @@ def read_submissions(files: Sequence[str], study: Study) -> tuple[list[Submissio
 
 def read_submission(path: str, study: Study) -> Submission | Refusal:
     """One file, or why it does not fit the study."""
-    name = os.path.basename(path)
+    name = _name(path)
     try:
         if storage.size(path) > _LARGEST_FILE:
             return Refusal(name, "unreadable: too large for an answers file")
         data = json.loads(storage.read_bytes(path))
     except (StorageError, ValueError, RecursionError) as error:
-        return Refusal(name, f"unreadable: {error.what if isinstance(error, StorageError) else 'not a JSON file'}")
+        why = error.what.replace(path, name) if isinstance(error, StorageError) else "not a JSON file"
+        return Refusal(name, f"unreadable: {why}")
     if not isinstance(data, dict) or data.get("kind") != ANSWERS_KIND:
         return Refusal(name, "unreadable: not an answers file of g4g-eval study")
     content = {key: value for key, value in data.items() if key != "checksum"}
@@ -181,6 +182,11 @@ def read_submission(path: str, study: Study) -> Submission | Refusal:
         return Refusal(name, "tampered: the page that was answered is not the one that was built")
     wrong = _misfit(answers, study)
     return Submission(printable(name), checksum, answers) if wrong is None else Refusal(name, wrong)
+
+
+def _name(path: str) -> str:
+    """Of a file or folder: where it lies is nobody's business who reads the results."""
+    return os.path.basename(path.rstrip("/")) or "/"
 
 
 def _misfit(answers: Answers, study: Study) -> str | None:

@@ -110,6 +110,10 @@ class Study:
         """What the page's checksums are made with; the page holds it, another study's page does not."""
         return token_of(self.key, "seal", length=64)
 
+    def people(self, kind: TrialKind) -> int:
+        """How many people the clips of one kind of trials show."""
+        return len({trial.identity for trial in self.trials if trial.kind == kind})
+
     def to_json(self) -> dict[str, Any]:
         trials = [dataclasses.asdict(trial) for trial in self.trials]
         return {
@@ -134,9 +138,28 @@ def read_study(path: str) -> Study:
         raise UsageError(f"{path} has schema version {version}; this program reads {STUDY_SCHEMA_VERSION}")
     try:
         trials = [Trial(**trial) for trial in data["trials"]]
-        return Study(data["key"], data["models"], trials, data["facts"], data["page"], data["seed"])
-    except (KeyError, TypeError) as error:
-        raise UsageError(f"{path} is damaged: {error}", "Restore it from a copy; the page does not hold it.") from error
+        found = Study(data["key"], data["models"], trials, data["facts"], data["page"], data["seed"])
+        _require_whole(found, data["id"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise UsageError(f"{path} is damaged: {what}", "Restore it from a copy; the page does not hold it.") from error
+    return found
+
+
+def _require_whole(study: Study, known_as: str) -> None:
+    """Raise KeyError, TypeError or ValueError where a key file lacks something that answers are read by."""
+    if study.id != known_as:
+        raise ValueError(f"its key is that of study {study.id}, not of {known_as}")
+    if len(study.models) < 2 or not study.trials:
+        raise ValueError("it has no models or no trials")
+    if not isinstance(study.facts["run"], str):
+        raise TypeError("the hash of its run is no text")
+    for trial in study.trials:
+        float(trial.seconds)
+        if len(trial.clips) != (1 if trial.kind in ("rating", "check-read") else 2):
+            raise ValueError(f"trial {trial.token} has {len(trial.clips)} clips")
+        if set(trial.clips.values()) - {*study.models, DAMAGED}:
+            raise ValueError(f"trial {trial.token} shows a model that the study does not name")
 
 
 def token_of(key: str, *parts: str, length: int = 16) -> str:
@@ -206,8 +229,7 @@ def plan_trials(key: str, models: Sequence[str], shots: Mapping[str, str], n_tri
     order = _new_people_first(shots, seed)
     models = sorted(models, key=lambda model: token_of(key, "place", model))  # who has a comparison more says nothing
     pairs = sorted(itertools.combinations(range(len(models)), 2), key=lambda pair: (pair[1] - pair[0], pair))
-    most_rounds = (n_trials - len(models) + 1) // len(models)  # the comparisons shall link all models
-    rounds = min(len(order), max(1, min(int(RATED_SHARE * n_trials / len(models)), most_rounds)))
+    rounds = min(len(order), _scored_shots(n_trials, len(models)))
     compared = min(n_trials - rounds * len(models), len(pairs) * len(order))
 
     planned: list[tuple[TrialKind, str, tuple[str, ...], int | None]] = []
@@ -227,6 +249,17 @@ def plan_trials(key: str, models: Sequence[str], shots: Mapping[str, str], n_tri
             planned.append(("check-read", shot, (model,), _TO_CHOOSE[lot // len(models) % len(_TO_CHOOSE)]))
     trials = [_trial(key, number, shots, *each) for number, each in enumerate(planned)]
     return sorted(trials, key=lambda trial: trial.token)
+
+
+def _scored_shots(n_trials: int, n_models: int) -> int:
+    """Shots of which every model's clip is scored: what is left of the trials for comparisons shall link all models."""
+    linked = (n_trials - n_models + 1) // n_models
+    return max(1, min(int(RATED_SHARE * n_trials / n_models), linked))
+
+
+def trials_to_score(shots: int, n_models: int) -> int:
+    """The fewest trials of which so many shots are scored."""
+    return next(n for n in itertools.count(2 * n_models - 1) if _scored_shots(n, n_models) >= shots)
 
 
 def _trial(

@@ -175,6 +175,7 @@ def print_results(results: Mapping[str, Any]) -> None:
         percent = {key: None if preferences[model][key] is None else 100 * preferences[model][key] for key in _CHANCE}
         table.add_row(model, *cells, _cell({**preferences[model], **percent}, *_CHANCE, unit=" %"))
     parts = (*opinions.values(), results["preference"])
+    table.add_row("rests on", *(_rests_on(part["models"]) for part in parts), style="dim")
     alphas = [results["agreement"][name]["alpha"] for name in (*SCALES, "preference")]
     table.add_row("agreement", *("" if alpha is None else f"alpha {alpha:.2f}" for alpha in alphas), style="dim")
     console.print(table)
@@ -184,6 +185,11 @@ def print_results(results: Mapping[str, Any]) -> None:
         console.print("#n: 1 + the number of models that are significantly better (Holm over all pairs)")
     if any(cell["few"] for part in parts for cell in part["models"].values()):
         console.print("*: fewer than 10 raters or people: rough; with fewer than 6 no difference is called significant")
+
+
+def _rests_on(cells: Mapping[str, Mapping[str, Any]]) -> str:
+    raters, people = (max((cell[name] for cell in cells.values()), default=0) for name in ("raters", "identities"))
+    return f"{raters} rater{'s' * (raters != 1)}, {people} {'person' if people == 1 else 'people'}"
 
 
 _CHANCE = ("chance", "chance_low", "chance_high")

@@ -22,19 +22,27 @@ def read_opinions(run: str) -> dict[str, Any] | None:
     Returns:
         ``scales`` and ``rows`` (``model``, ``cells`` by scale, ``preferred``): numbers as they are printed;
         ``agreement``, ``raters`` (counted, excluded, refused), ``shots``, ``identities``, ``questions``, ``study``,
-        ``few``, ``ranked`` (whether any difference was tested: ranks are ``None`` where none was).
+        ``few``, ``ranked`` (whether any difference was tested: ranks are ``None`` where none was), ``rests_on`` by
+        scale and of ``preference``: ``raters`` and ``identities`` behind the numbers of that column, and whether it is
+        ``ranked``.
 
     Raises:
-        UsageError: a file of another kind or schema version.
+        UsageError: a file of another kind or schema version, or one that is damaged.
     """
     place = storage.join(run, STUDY)
     if not storage.exists(place):
         return None
     found = storage.read_json(place)
-    if found.get("kind") != RESULTS_KIND or found.get("schema_version") != RESULTS_SCHEMA_VERSION:
+    known = isinstance(found, dict) and found.get("kind") == RESULTS_KIND
+    if not known or found.get("schema_version") != RESULTS_SCHEMA_VERSION:
         raise UsageError(f"{place} holds no results of a study that this program reads", "Collect the answers again.")
-    if found["facts"]["run"] != identity_of(run, found["models"]):
-        return None
+    try:
+        return _opinions(found) if found["facts"]["run"] == identity_of(run, found["models"]) else None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"{place} is damaged: {error!r}", "Collect the answers again.") from error
+
+
+def _opinions(found: Mapping[str, Any]) -> dict[str, Any]:
     scales = [name for name in SCALES if name in found["opinion"]]
     opinions, preferences = found["opinion"], found["preference"]["models"]
     rows: list[dict[str, Any]] = []
@@ -50,11 +58,11 @@ def read_opinions(run: str) -> dict[str, Any] | None:
             preferred = _cell({**preferences[model], **percent}, "chance", "chance_low", "chance_high")
             preferred |= {name: preferences[model][name] for name in ("won", "tied", "lost")}
         rows.append({"model": model, "cells": cells, "preferred": preferred})
-    for column in (
-        *([row["cells"].get(scale) for row in rows] for scale in scales),
-        [row["preferred"] for row in rows],
-    ):
+    columns = {scale: [row["cells"].get(scale) for row in rows] for scale in scales}
+    columns["preference"] = [row["preferred"] for row in rows]
+    for column in columns.values():
         _share(column)
+    rests_on = {name: _rests_on(column) for name, column in columns.items()}
     agreement = {name: None if of["alpha"] is None else f"{of['alpha']:.2f}" for name, of in found["agreement"].items()}
     shown = [cell for row in rows for cell in (*row["cells"].values(), row["preferred"]) if cell]
     raters = found["raters"]
@@ -62,8 +70,17 @@ def read_opinions(run: str) -> dict[str, Any] | None:
         "study": found["study"], "questions": found["questions"], "shots": found["shots"],
         "identities": found["identities"], "scales": scales, "rows": rows, "agreement": agreement,
         "raters": {**raters, "counted": len(raters["counted"])}, "few": any(cell["few"] for cell in shown),
-        "ranked": any(cell["rank"] is not None for cell in shown),
+        "ranked": any(cell["rank"] is not None for cell in shown), "rests_on": rests_on,
     }  # fmt: skip
+
+
+def _rests_on(column: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | None:
+    """Raters and people behind a column's numbers, and whether they are enough for ranks."""
+    cells = [cell for cell in column if cell]
+    if not cells:
+        return None
+    most = {name: max(cell[name] for cell in cells) for name in ("raters", "identities")}
+    return {**most, "ranked": any(cell["rank"] is not None for cell in cells)}
 
 
 def identity_of(run: str, models: Sequence[str]) -> str | None:
@@ -92,8 +109,8 @@ def run_of_study(study: Study, named: str | None, others: Sequence[str]) -> str 
     return None
 
 
-def refuse_to_overwrite(place: str) -> None:
-    """Raise UsageError where something else than results of a study lies, such as a key file or answers."""
+def refuse_to_overwrite(place: str, study: str) -> None:
+    """Raise UsageError where something else than results of this study lies: a key file, or those of another."""
     if not storage.exists(place):
         return
     try:
@@ -102,6 +119,11 @@ def refuse_to_overwrite(place: str) -> None:
         found = None
     if not isinstance(found, dict) or found.get("kind") != RESULTS_KIND:
         raise UsageError(f"{place} holds something else than results of a study", "Give another place with --out.")
+    if found.get("study") != study:
+        raise UsageError(
+            f"{place} holds the results of another study, {found.get('study')}; a leaderboard shows one",
+            "Move that file away first; its answers can be collected again.",
+        )
 
 
 def _share(column: Sequence[dict[str, Any] | None]) -> None:
@@ -119,5 +141,5 @@ def _cell(found: Mapping[str, Any], point: str, low: str, high: str) -> dict[str
         "text": number(found[point], *ends),
         "low": number(ends[0], *ends) if known else None,
         "high": number(ends[1], *ends) if known else None,
-        "rank": found["rank"], "few": found["few"],
+        "rank": found["rank"], "few": found["few"], "raters": found["raters"], "identities": found["identities"],
     }  # fmt: skip

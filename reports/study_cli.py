@@ -52,6 +52,9 @@ def build(
       g4g-eval study build runs/reconstruction-1-test
       g4g-eval study build --models g4g,wav2lip,ground-truth --trials 60 --out studies/first
     """
+    from evaluation.stats import MIN_CLUSTERS_FOR_SIGNIFICANCE
+    from evaluation.study_design import trials_to_score
+    from evaluation.study_raters import MOST_MISSED
     from g4g_core.progress import format_bytes
     from reports.study_page import build_study
 
@@ -73,6 +76,15 @@ def build(
         f"{len(facts['models'])} models, {facts['trials']} trials and {facts['checks']} checks, {built.clips} clips, "
         f"about {built.minutes} min"
     )
+    click.echo(f"a rater who misses more than {int(MOST_MISSED * facts['checks'])} of the checks is excluded")
+    scored, wanted = facts["people"]["scored"], MIN_CLUSTERS_FOR_SIGNIFICANCE
+    if scored < wanted:
+        asked = trials_to_score(wanted, len(facts["models"]))
+        enough = f"--trials {asked} scores {wanted}, where the run has as many"
+        click.echo(
+            f"scores rest on {scored} {'person' if scored == 1 else 'people'}: under {wanted} no model is called "
+            f"better by them, however many rate ({enough if asked > trials else 'the run has no more'})"
+        )
     click.echo(f"for raters: {os.path.abspath(built.page)} ({format_bytes(built.bytes)})")
     click.echo(f"for you alone: {os.path.abspath(built.key)}")
     if built.study.facts["restricted_licences"]:
@@ -112,7 +124,7 @@ def collect(files: tuple[str, ...], key_file: str | None, run: str | None, out: 
     run = run_of_study(found, run, [storage.parent(key_file), *_noted_run()])
     places = list(dict.fromkeys([path, *([] if run is None else [storage.join(run, STUDY)])]))
     for place in places:
-        refuse_to_overwrite(place)
+        refuse_to_overwrite(place, found.id)
     submissions, refused = read_submissions(files, found)
     results = study_results(found, submissions, refused)
     kept = [] if results["raters"]["counted"] else [place for place in places if _raters_of(place)]

@@ -50,8 +50,8 @@ class ClipMaker:
     """Encodes what trials show: all models alike, with the speech as sound, and without any metadata.
 
     What is left to see, the pictures aside, is made equal: all clips of a shot have as many frames and bytes, and the
-    same clip in two trials is two files that differ in their padding. A photo is of another shot of the person, or of
-    a moment after the clips have ended: a frame of the recording beside them would tell which clip is real.
+    same clip in two trials is two files that differ in their padding. A photo is of a shot of the person that the study
+    does not show, or of a moment after the clips have ended: a frame of a clip would tell that it is real.
 
     Args:
         run: its folder; ``facts`` is its ``run.json``.
@@ -89,7 +89,7 @@ class ClipMaker:
         with progress(len(wanted), "encoding", "clips", quiet=quiet) as bar:
             for key, of_shot in itertools.groupby(wanted, key=lambda place: place[0]):
                 photos[key] = token_of(self._key, "photo", key)
-                files[photos[key]] = (PICTURE_TYPE, self._photo(key))
+                files[photos[key]] = (PICTURE_TYPE, self._photo(key, {trial.shot for trial in trials}))
                 clips = {}
                 with ShotReader(str(self._facts["data"]), self._shots[key]) as reader:
                     for _, model, damaged in of_shot:
@@ -137,15 +137,17 @@ class ClipMaker:
         folder, name = place_of(self._run, self._facts, model)
         return Cell(folder, name, key).pictures()
 
-    def _photo(self, key: str) -> bytes:
-        """The person as JPEG: the middle of another shot where there is one, else the last frame of this one."""
+    def _photo(self, key: str, shown: Collection[str]) -> bytes:
+        """The person as JPEG: the middle of a shot that is not shown where there is one, else the last frame of another
+        or of this one, which no clip reaches."""
         import simplejpeg
 
         shot = self._shots[key]
-        others = (self._shots[other] for other in self._photographed if other != key)
-        other = next((one for one in others if (one.source, one.identity) == (shot.source, shot.identity)), None)
-        frame = shot.n_frames - 1 if other is None else other.n_frames // 2
-        with ShotReader(str(self._facts["data"]), other or shot) as reader:
+        others = [self._shots[other] for other in self._photographed if other != key]
+        own = [one for one in others if (one.source, one.identity) == (shot.source, shot.identity)]
+        chosen = min(own, key=lambda one: one.key in shown, default=shot)
+        frame = chosen.n_frames - 1 if chosen.key in shown else chosen.n_frames // 2
+        with ShotReader(str(self._facts["data"]), chosen) as reader:
             (picture,) = reader.pictures(np.array([frame]))
         return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(picture), quality=_JPEG_QUALITY, colorspace="RGB"))
 

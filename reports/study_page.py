@@ -60,10 +60,12 @@ class BuiltStudy:
 
     def to_json(self) -> dict[str, Any]:
         kinds = [trial.is_check for trial in self.study.trials]
+        people = {"scored": self.study.people("rating"), "compared": self.study.people("preference")}
         return {
             "page": self.page, "key": self.key, "bytes": self.bytes, "study": self.study.id, "clips": self.clips,
             "minutes": self.minutes, "models": list(self.study.models), "trials": kinds.count(False),
-            "checks": kinds.count(True), "left_out": dict(self.left_out), "facts": dict(self.study.facts),
+            "checks": kinds.count(True), "people": people, "left_out": dict(self.left_out),
+            "facts": dict(self.study.facts),
         }  # fmt: skip
 
 

@@ -23,7 +23,8 @@ def study_of(
 ) -> Study:
     """A study of shots of as many people, two seconds each."""
     found = plan_trials(key, models, {f"shot{n:02d}": f"person{n:02d}" for n in range(shots)}, trials, seed)
-    return Study(key, models, [_lasting(trial, 2.0) for trial in found], {"protocol": "reconstruction/1"}, "ab" * 32)
+    facts = {"protocol": "reconstruction/1", "run": "cd" * 32}
+    return Study(key, models, [_lasting(trial, 2.0) for trial in found], facts, "ab" * 32)
 
 
 def _lasting(trial: Trial, seconds: float) -> Trial:

@@ -12,7 +12,7 @@ import pytest
 from study_rating import MODELS, SECRET, STARTED, SimulatedRater, sealed, study_of
 
 from evaluation.study_answers import Refusal, read_submission, read_submissions
-from evaluation.study_design import DAMAGED, SCALES, Study, plan_trials, read_study
+from evaluation.study_design import DAMAGED, SCALES, Study, plan_trials, read_study, trials_to_score
 from evaluation.study_results import print_results, study_results
 from g4g_core import storage
 from g4g_core.errors import UsageError
@@ -129,12 +129,50 @@ def test_the_key_file_gives_the_study_back(study: Study, tmp_path: Path) -> None
     assert read_study(str(tmp_path / "study.json")).to_json() == study.to_json()
 
 
+@pytest.mark.parametrize("change", [{"seconds": None}, {"clips": {}}, {"clips": {"ab": "gamma"}}, {"kind": "other"}])
+def test_a_key_file_with_a_damaged_trial_is_refused(study: Study, tmp_path: Path, change: Content) -> None:
+    whole = study.to_json()
+    rating = next(n for n, trial in enumerate(whole["trials"]) if trial["kind"] == "rating")
+    whole["trials"][rating] |= change
+    storage.write_json(tmp_path / "study.json", whole)
+    with pytest.raises(UsageError, match="damaged"):
+        read_study(str(tmp_path / "study.json"))
+
+
+@pytest.mark.parametrize("models", [2, 3, 5, 9])
+@pytest.mark.parametrize("people", [1, 6, 11])
+def test_the_fewest_trials_that_score_so_many_people(models: int, people: int) -> None:
+    names, shots = [f"m{n}" for n in range(models)], {f"s{n}": f"p{n}" for n in range(30)}
+    fewest = trials_to_score(people, models)
+
+    def scored(trials: int) -> int:
+        return Study(SECRET, names, plan_trials(SECRET, names, shots, trials, 0), {}).people("rating")
+
+    assert scored(fewest) == people
+    assert fewest == 2 * models - 1 or scored(fewest - 1) < people
+
+
+@pytest.mark.parametrize("place", ["answers", "answers/", "gone.json"])
+def test_a_refusal_says_nothing_of_where_files_lie(study: Study, tmp_path: Path, place: str) -> None:
+    (tmp_path / "answers").mkdir()
+    found = read_submission(f"{tmp_path}/{place}", study)
+    assert isinstance(found, Refusal)
+    assert found.file == place.rstrip("/") and found.reason.startswith("unreadable")
+    assert str(tmp_path) not in found.reason
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
         ({"kind": "other"}, "no study's key file"),
         ({"schema_version": 9}, "schema version 9"),
         ({"trials": [{}]}, "damaged"),
+        ({"trials": []}, "damaged: it has no models or no trials"),
+        ({"key": "zz"}, "damaged"),
+        ({"key": "ab" * 32}, "damaged: its key is that of study"),
+        ({"facts": {}}, "damaged: no 'run'"),
+        ({"facts": {"run": 7}}, "damaged"),
+        ({"models": None}, "damaged"),
     ],
 )
 def test_a_file_that_is_no_key_file_is_refused(study: Study, tmp_path: Path, change: Content, why: str) -> None:

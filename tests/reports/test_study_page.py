@@ -14,11 +14,13 @@ from typing import Any
 
 import av
 import numpy as np
+import playable_run
 import pytest
 import simplejpeg
 from click.testing import CliRunner, Result
 from playable_run import ALPHA, BETA, frame_of, write_playable_run
 from study_rating import SimulatedRater
+from synthetic_shards import SyntheticClip
 
 from evaluation.models import TRUTH
 from evaluation.protocols import CROSS, speakers
@@ -116,6 +118,31 @@ def test_a_photo_is_no_frame_of_the_clips_beside_it(source: str, built: BuiltStu
                 frames = reader.pictures(np.arange(reader.shot.n_frames)).astype(float)
             nearest = int(np.abs(frames - photo).mean(axis=(1, 2, 3)).argmin())
             assert nearest == len(frames) - 1 > round(25 * trial.seconds)
+
+
+@pytest.mark.parametrize(("trials", "unshown"), [(5, True), (99, False)])
+def test_a_photo_is_no_frame_of_any_clip_of_the_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trials: int, unshown: bool
+) -> None:
+    """A person with four shots: the photo is of one that is not shown, or of what comes after the clips."""
+    of_dora = [SyntheticClip(f"d/0{n}", "dora", "test", ((5, 30 + 3 * n),), 40 + 3 * n) for n in range(4)]
+    monkeypatch.setattr(playable_run, "CLIPS", tuple(of_dora))
+    run = write_playable_run(tmp_path)
+    built = build_study(str(run), str(tmp_path / "out"), trials=trials, seed=SEED, quiet=True)
+    source = Path(built.page).read_text(encoding="utf-8")
+    seconds = {trial.shot: trial.seconds for trial in built.study.trials}
+    assert (len(seconds) < 4) == unshown
+    frames = []
+    for key, shot in shots_in(run).items():
+        with ShotReader(str(run.parent / "shards"), shot) as reader:
+            for number, picture in enumerate(reader.pictures(np.arange(shot.n_frames))):
+                frames.append((key, number, picture.astype(float)))
+    shown = json.loads(definition_of(source))["trials"]
+    photos = {trial["picture"] for trial in shown if "picture" in trial}
+    for photo in photos:
+        picture = simplejpeg.decode_jpeg(media_of(source)[photo]).astype(float)
+        key, number, _ = min(frames, key=lambda frame: np.abs(frame[2] - picture).mean())
+        assert key not in seconds or number >= round(25 * seconds[key])
 
 
 def test_videos_carry_no_title_date_or_program(source: str) -> None:
@@ -384,6 +411,9 @@ def test_build_says_what_was_made_and_how_large_it_is(run: Path, tmp_path: Path)
     made = invoke("build", str(run), "--trials", "5", "--out", str(tmp_path))
     assert made.exit_code == 0, made.output
     assert "3 models, 5 trials and 2 checks" in made.output
+    assert "misses more than 0 of the checks is excluded" in made.output
+    assert "scores rest on 1 person: under 6 no model is called better by them" in made.output
+    assert "(--trials 30 scores 6, where the run has as many)" in made.output
     assert "kB)" in made.output
     assert str(tmp_path / "study.html") in made.output
     assert str(tmp_path / "study.json") in made.output
@@ -507,6 +537,32 @@ def test_no_rank_is_shown_where_no_claim_can_be_made(run: Path, tmp_path: Path) 
     section = page[page.index('<h2 id="study">') :].split("</section>", maxsplit=1)[0]
     assert "no rank is shown" in section
     assert "#1" not in section
+    assert section.count("too few for ranks") == 4  # three scores, and preferences
+    assert "8 raters, 3 people: too few for ranks" in section
+
+
+def test_the_results_of_another_study_of_a_run_are_not_written_over(run: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(run, own)
+    for name in ("first", "second"):
+        built = build_study(str(own), str(tmp_path / name), trials=5, seed=len(name), quiet=True)
+        answers = str(SimulatedRater("P1", {TRUTH: 1.5, ALPHA: 0.0, BETA: -1.5}, 1).write(tmp_path, built.study))
+        collected = invoke("collect", answers, "--study", built.key, "--run", str(own))
+        if name == "first":
+            assert collected.exit_code == 0, collected.output
+            before = (own / STUDY).read_bytes()
+    assert collected.exit_code == 2
+    assert f"{own / STUDY} holds the results of another study" in collected.output
+    assert (own / STUDY).read_bytes() == before and not (tmp_path / "second" / STUDY).exists()
+
+
+@pytest.mark.parametrize("damage", ["[]", "{}", '{"kind": "g4g-study-results", "schema_version": 1}'])
+def test_damaged_results_of_a_study_are_told_in_a_line(run: Path, tmp_path: Path, damage: str) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(run, own)
+    (own / STUDY).write_text(damage)
+    with pytest.raises(UsageError, match=r"study_results.json (holds no results|is damaged)"):
+        read_opinions(str(own))
 
 
 def test_collect_with_a_wrong_key_file_is_explained(tmp_path: Path) -> None:
