@@ -188,6 +188,19 @@ def ranked(
     return adjusted, {**ranks(models, effects, higher_is_better=True)}
 
 
+def fewest_to_tell_apart(n_models: int, alpha: float = 0.05) -> int:
+    """Raters, and people in the clips, from which on scores can tell any two of so many models apart.
+
+    Where all of n agree, the signs of whole people, flipped, give a p value of 2 / 2^n, and Holm multiplies it by the
+    number of pairs.
+    """
+    pairs = math.comb(n_models, 2)
+    n = MIN_CLUSTERS_FOR_SIGNIFICANCE
+    while pairs * 2.0 ** (1 - n) >= alpha:
+        n += 1
+    return n
+
+
 def cluster_sums(influence: np.ndarray, labels: Sequence[str]) -> np.ndarray:
     """float64 [G, K]: what the answers (float [n, K]) under each label add up to."""
     names, codes = np.unique(np.asarray(labels, dtype=str), return_inverse=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 from evaluation.compare import read_summary
 from evaluation.run import SUMMARY
+from evaluation.study import fewest_to_tell_apart
 from evaluation.study_design import SCALES, Study, run_identity
 from evaluation.study_results import RESULTS_KIND, RESULTS_SCHEMA_VERSION
 from evaluation.tables import number
@@ -23,8 +24,8 @@ def read_opinions(run: str) -> dict[str, Any] | None:
         ``scales`` and ``rows`` (``model``, ``cells`` by scale, ``preferred``): numbers as they are printed;
         ``agreement``, ``raters`` (counted, excluded, refused), ``shots``, ``identities``, ``questions``, ``study``,
         ``few``, ``ranked`` (whether any difference was tested: ranks are ``None`` where none was), ``rests_on`` by
-        scale and of ``preference``: ``raters`` and ``identities`` behind the numbers of that column, and whether it is
-        ``ranked``.
+        scale and of ``preference``: ``raters`` and ``identities`` behind the numbers of that column, and whether it
+        ``tells`` models apart that differ.
 
     Raises:
         UsageError: a file of another kind or schema version, or one that is damaged.
@@ -62,7 +63,8 @@ def _opinions(found: Mapping[str, Any]) -> dict[str, Any]:
     columns["preference"] = [row["preferred"] for row in rows]
     for column in columns.values():
         _share(column)
-    rests_on = {name: _rests_on(column) for name, column in columns.items()}
+    enough = fewest_to_tell_apart(len(rows))
+    rests_on = {name: _rests_on(column, enough if name in scales else 0) for name, column in columns.items()}
     agreement = {name: None if of["alpha"] is None else f"{of['alpha']:.2f}" for name, of in found["agreement"].items()}
     shown = [cell for row in rows for cell in (*row["cells"].values(), row["preferred"]) if cell]
     raters = found["raters"]
@@ -74,13 +76,14 @@ def _opinions(found: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _rests_on(column: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | None:
-    """Raters and people behind a column's numbers, and whether they are enough for ranks."""
+def _rests_on(column: Sequence[Mapping[str, Any] | None], enough: int) -> dict[str, Any] | None:
+    """Raters and people behind a column's numbers, and whether they are enough to tell its models apart."""
     cells = [cell for cell in column if cell]
     if not cells:
         return None
     most = {name: max(cell[name] for cell in cells) for name in ("raters", "identities")}
-    return {**most, "ranked": any(cell["rank"] is not None for cell in cells)}
+    tells = min(most.values()) >= enough and any(cell["rank"] is not None for cell in cells)
+    return {**most, "tells": tells}
 
 
 def identity_of(run: str, models: Sequence[str]) -> str | None:

@@ -52,7 +52,7 @@ def build(
       g4g-eval study build runs/reconstruction-1-test
       g4g-eval study build --models g4g,wav2lip,ground-truth --trials 60 --out studies/first
     """
-    from evaluation.stats import MIN_CLUSTERS_FOR_SIGNIFICANCE
+    from evaluation.study import fewest_to_tell_apart
     from evaluation.study_design import trials_to_score
     from evaluation.study_raters import MOST_MISSED
     from g4g_core.progress import format_bytes
@@ -77,13 +77,14 @@ def build(
         f"about {built.minutes} min"
     )
     click.echo(f"a rater who misses more than {int(MOST_MISSED * facts['checks'])} of the checks is excluded")
-    scored, wanted = facts["people"]["scored"], MIN_CLUSTERS_FOR_SIGNIFICANCE
+    scored, wanted = facts["people"]["scored"], fewest_to_tell_apart(len(facts["models"]))
     if scored < wanted:
         asked = trials_to_score(wanted, len(facts["models"]))
         enough = f"--trials {asked} scores {wanted}, where the run has as many"
+        more = enough if asked > trials else "the run has no more"
         click.echo(
-            f"scores rest on {scored} {'person' if scored == 1 else 'people'}: under {wanted} no model is called "
-            f"better by them, however many rate ({enough if asked > trials else 'the run has no more'})"
+            f"scores rest on {scored} {'person' if scored == 1 else 'people'}: under {wanted} they tell none of "
+            f"{len(facts['models'])} models apart, however many rate ({more})"
         )
     click.echo(f"for raters: {os.path.abspath(built.page)} ({format_bytes(built.bytes)})")
     click.echo(f"for you alone: {os.path.abspath(built.key)}")

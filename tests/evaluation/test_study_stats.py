@@ -11,8 +11,16 @@ import pytest
 from scipy.optimize import minimize
 from scipy.stats import t as student
 
-from evaluation.stats import mean_interval
-from evaluation.study import Estimate, Rating, crossed_variances, mean_opinion, opinion_difference, ranked
+from evaluation.stats import holm, mean_interval, sign_flip_p
+from evaluation.study import (
+    Estimate,
+    Rating,
+    crossed_variances,
+    fewest_to_tell_apart,
+    mean_opinion,
+    opinion_difference,
+    ranked,
+)
 from evaluation.study_preference import Choice, bradley_terry, preference
 from evaluation.study_raters import Conduct, krippendorff_alpha, reasons_to_exclude
 from g4g_core.errors import UsageError
@@ -31,6 +39,17 @@ def ratings_of(scores: np.ndarray, model: str = "m", scale: str = "sync") -> lis
     return [
         Rating(f"rater{r}", scale, model, f"shot{s}", f"person{s}", scores[r, s]) for r, s in np.ndindex(*scores.shape)
     ]
+
+
+@pytest.mark.parametrize(("models", "people"), [(2, 6), (3, 7), (5, 9), (10, 11)])
+def test_so_many_people_of_one_mind_tell_models_apart_and_no_fewer(models: int, people: int) -> None:
+    def adjusted(n: int) -> float:
+        found = holm([float(sign_flip_p(np.ones(n)))] * math.comb(models, 2))
+        return max(p for p in found if p is not None)
+
+    assert fewest_to_tell_apart(models) == people
+    assert adjusted(people) < 0.05
+    assert models == 2 or adjusted(people - 1) >= 0.05  # a test takes 6 people anyway
 
 
 # ---------------------------------------------------------------- mean opinions

@@ -412,8 +412,8 @@ def test_build_says_what_was_made_and_how_large_it_is(run: Path, tmp_path: Path)
     assert made.exit_code == 0, made.output
     assert "3 models, 5 trials and 2 checks" in made.output
     assert "misses more than 0 of the checks is excluded" in made.output
-    assert "scores rest on 1 person: under 6 no model is called better by them" in made.output
-    assert "(--trials 30 scores 6, where the run has as many)" in made.output
+    assert "scores rest on 1 person: under 7 they tell none of 3 models apart" in made.output
+    assert "(--trials 35 scores 7, where the run has as many)" in made.output
     assert "kB)" in made.output
     assert str(tmp_path / "study.html") in made.output
     assert str(tmp_path / "study.json") in made.output
@@ -537,8 +537,8 @@ def test_no_rank_is_shown_where_no_claim_can_be_made(run: Path, tmp_path: Path) 
     section = page[page.index('<h2 id="study">') :].split("</section>", maxsplit=1)[0]
     assert "no rank is shown" in section
     assert "#1" not in section
-    assert section.count("too few for ranks") == 4  # three scores, and preferences
-    assert "8 raters, 3 people: too few for ranks" in section
+    assert section.count("too few to tell 3 models apart") == 4  # three scores, and preferences
+    assert "8 raters, 3 people: too few to tell 3 models apart" in section
 
 
 def test_the_results_of_another_study_of_a_run_are_not_written_over(run: Path, tmp_path: Path) -> None:
