@@ -18,9 +18,9 @@ from reports.claims import p_text, says, taught
 from reports.clips import decimals
 from reports.columns import GROUPS, UNMEASURED, direction, group_of, lead_of, ordered
 from reports.headline import headline
-from reports.in_step import trust_in
+from reports.in_step import offset_of, trust_in
 from reports.provenance import provenance
-from reports.verdicts import called_in_sentences, verdicts
+from reports.verdicts import AT_MOST_NAMED, called_in_sentences, verdicts
 
 SCHEMA_VERSION = 1
 """Of ``leaderboard.json``."""
@@ -141,7 +141,8 @@ def _source(
         for metric in measured
     }
     facts = {key: table[key] for key in ("shots", "identities", "frames", "redistributable")}
-    said = [{**verdict, "trust": _trust(verdict, here, own)} for verdict in verdicts(table, metrics, here, beyond)]
+    said = verdicts(table, metrics, here, beyond)
+    said = [{**verdict, "trust": _trust(verdict, measured, here, own)} for verdict in said]
     return {
         "source": name,
         **facts,
@@ -162,14 +163,21 @@ def _source(
 
 
 def _trust(
-    verdict: Mapping[str, Any], models: Sequence[Mapping[str, Any]], shots: Sequence[Mapping[str, Any]]
+    verdict: Mapping[str, Any],
+    metrics: Sequence[Mapping[str, Any]],
+    models: Sequence[Mapping[str, Any]],
+    shots: Sequence[Mapping[str, Any]],
 ) -> str | None:
-    """How far the measure behind a verdict on lip sync can be trusted on these shots."""
+    """How far the measure behind a verdict on lip sync can be trusted on these shots; many models are left out."""
     truth = next((model["name"] for model in models if model["kind"] == TRUTH), None)
-    if truth is None or verdict["group"] != "sync":
+    offset = next((metric for metric in metrics if metric["id"] == offset_of(verdict["metric"])), None)
+    if truth is None or offset is None or verdict["group"] != "sync":
         return None
-    controls = called_in_sentences([model for model in models if model["kind"] != TRUTH and model["control"]])
-    return trust_in(verdict["metric"], truth, controls, shots)
+    rivals = [model for model in models if model["kind"] != TRUTH]
+    controls = [model for model in rivals if model["control"]]
+    few = len(rivals) - len(controls) <= AT_MOST_NAMED
+    said = sorted(rivals, key=lambda model: not model["control"]) if few else controls
+    return trust_in(offset, truth, called_in_sentences(said), shots)
 
 
 def _usual_shots(rows: Sequence[Mapping[str, Any]]) -> int | None:

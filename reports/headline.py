@@ -40,7 +40,8 @@ def headline(
     if summary["refused"]:
         return [*said, f"There is no table: {summary['refused']}."]
     if len(rivals) > 1:
-        said[0] += " Each aspect goes by one headline metric."
+        said[0] += " Each aspect goes by one headline metric"
+        said[0] += "; tests are over people and clips, for one training of each model." if contenders else "."
     comparisons = _comparisons(summary, models, sources)
     if len(rivals) > 1 and not any(comparison.tested for comparison in comparisons):
         said.append(f"{_NOTHING_TOLD}.")

@@ -20,25 +20,31 @@ def in_step(offsets: Iterable[int]) -> int:
     return sum(abs(offset) <= IN_STEP for offset in offsets)
 
 
-def trust_in(metric: str, truth: str, controls: Mapping[str, str], shots: Sequence[Mapping[str, Any]]) -> str | None:
-    """How well what measures lip sync hears the footage itself, beside what it makes of controls, in a sentence.
+def offset_of(metric: str) -> str:
+    """The offset that the same measure finds as gives a score: ``sync_offset@judge`` for ``sync_score@judge``."""
+    stem, _, place = metric.partition("@")
+    return f"{'sync' if stem.startswith('sync') else 'av'}_offset@{place}"
+
+
+def trust_in(
+    offset: Mapping[str, Any], truth: str, others: Mapping[str, str], shots: Sequence[Mapping[str, Any]]
+) -> str | None:
+    """How well what measures lip sync hears the footage itself, beside what it makes of others, in a sentence.
 
     Args:
-        metric: a score, as ``sync_score@judge``; the offset of the same measure says where it finds the sound.
+        offset: a metric: ``id``, ``name``.
         truth: name of the ground truth.
-        controls: names as sentences call them, by name.
+        others: names as sentences call them, by name.
         shots: those of a table.
 
     Returns:
         ``None`` where that offset was not measured of the ground truth.
     """
-    stem, _, place = metric.partition("@")
-    offset = f"{'sync' if stem.startswith('sync') else 'av'}_offset@{place}"
-    own = offsets_of(offset, truth, shots)
+    own = offsets_of(offset["id"], truth, shots)
     if not own:
         return None
     said = [f"{truth} in {in_step(own)} of {len(own)} shots"]
-    for name, called in controls.items():
-        if found := offsets_of(offset, name, shots):
+    for name, called in others.items():
+        if found := offsets_of(offset["id"], name, shots):
             said.append(f"{called} in {in_step(found)} of {len(found)}")
-    return f"The measure hears sound and lips in step (±{IN_STEP} frame): {', '.join(said)}."
+    return f"{offset['name']} finds sound and lips in step (±{IN_STEP} frame): {', '.join(said)}."

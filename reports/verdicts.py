@@ -7,7 +7,7 @@ from typing import Any
 
 from evaluation.stats import MIN_CLUSTERS_FOR_SIGNIFICANCE
 from evaluation.summary import ALPHA
-from reports.claims import taught
+from reports.claims import says, taught
 from reports.columns import GROUPS, lead_of
 
 AT_MOST_NAMED = 4
@@ -40,7 +40,11 @@ def verdicts(
             if aside:
                 why = " or ".join(sorted(set(marks.values())))
                 verdict["sentence"] += f"; not ranked, for {why}: {joined([called[name] for name in aside])}"
-            verdict |= {"aside": aside, "beyond": past}
+            others = [other for other in metrics if other["group"] == group]
+            behind = _behind_elsewhere(verdict["leaders"], others, table, models)
+            if behind:
+                verdict["sentence"] += f"; others are better in {joined(behind)}"
+            verdict |= {"aside": aside, "beyond": past, "behind": behind}
             found.append({"group": group, "aspect": title, "metric": metric["id"], "name": metric["name"], **verdict})
     return found
 
@@ -76,6 +80,27 @@ def _verdict(
         return _said("first", leaders, sentence)
     than = field_of(others, called) or f"all {len(others)} others"
     return _said("ahead", leaders, f"{best[0]} is ahead of {than} (p {_at_most(p)} after Holm)", over=others)
+
+
+def _behind_elsewhere(
+    leaders: Sequence[str],
+    metrics: Sequence[Mapping[str, Any]],
+    table: Mapping[str, Any],
+    models: Sequence[Mapping[str, Any]],
+) -> list[str]:
+    """Other metrics of an aspect in which somebody is significantly better than the one who leads it."""
+    if len(leaders) != 1:
+        return []
+    (leader,) = leaders
+    found = []
+    for metric in metrics:
+        aside = {model["name"] for model in models if taught(metric, model)}
+        for pair in table["pairs"].get(metric["id"], []):
+            names = {pair["a"], pair["b"]}
+            if leader in names and not names & aside and says(metric, pair) in names - {leader}:
+                found.append(metric["name"])
+                break
+    return found
 
 
 def _said(claim: str, leaders: Sequence[str], sentence: str, over: Sequence[str] = ()) -> dict[str, Any]:

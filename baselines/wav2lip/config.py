@@ -71,7 +71,8 @@ class GeneratorConfig(Wav2LipConfig):
             return "weight 0 in its settings"
         if not taught:
             return "no expert was there"
-        return f"it counts once a validation finds it below {self.sync_below:g}, and none did before the end"
+        below = f"{self.sync_below:g}"
+        return f"it counts only after a validation that finds it below {below}; there was none before the end"
 
 
 class GanConfig(GeneratorConfig):

@@ -14,7 +14,7 @@ _BY = "by the embedded expert sync-b on mouths cut by the clip's own eye points"
 DISTANCE = Metric(
     id="sync_d@judge", name="Sync-D (judge)", unit="", better="lower", kind="clip", near_truth=True, by_judge=True,
     definition=f"Least mean distance of picture and sound over shifts of up to 15 frames, {_BY}. "
-    "Unrelated picture and sound lie near 1.41, the best of 31 shifts a little lower: the controls show how much.",
+    "Unrelated picture and sound lie near 1.41, the best of 31 shifts lower: the controls show how much.",
 )  # fmt: skip
 CONFIDENCE = Metric(
     id="sync_c@judge", name="Sync-C (judge)", unit="", better="higher", kind="clip", near_truth=True, by_judge=True,

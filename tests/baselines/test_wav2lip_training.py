@@ -362,7 +362,7 @@ def test_sync_is_off_where_it_was_part_of_the_loss_in_no_step_though_the_last_va
     about = read(name, str(tmp_path / "run" / "step-000004"))[0]
     assert about.losses_off == ("sync",) and about.training.teacher == "PATH"
     assert about.training.teacher_sha256 == file_sha256(expert)
-    why = "it counts once a validation finds it below 20, and none did before the end"
+    why = "it counts only after a validation that finds it below 20; there was none before the end"
     assert about.training.off_because == {"sync": why}
     assert json.loads((tmp_path / "run" / "run.json").read_text())["description"]["losses_off"] == []
 

@@ -535,13 +535,14 @@ def test_lip_sync_says_how_often_its_measure_hears_the_footage_itself_and_contro
     page = rendered(tmp_path)
     for source in read_board(str(tmp_path))["sources"]:
         here = [one["models"] for one in measured if one["source"] == source["source"]]
-        names = ("ground-truth", "still")
+        names = ("ground-truth", "still", "alpha")
         near = {name: sum(abs(one[name]["values"][offset]) <= 1 for one in here) for name in names}
         of = source["shots"]
         by_group = {verdict["group"]: verdict["trust"] for verdict in source["verdicts"]}
         assert by_group == {
-            "sync": "The measure hears sound and lips in step (±1 frame): "
-            f"ground-truth in {near['ground-truth']} of {of} shots, still (control) in {near['still']} of {of}.",
+            "sync": f"{METRICS[offset].name} finds sound and lips in step (±1 frame): ground-truth in "
+            f"{near['ground-truth']} of {of} shots, still (control) in {near['still']} of {of}, "
+            f"alpha in {near['alpha']} of {of}.",
             "picture": None,
         }
         assert by_group["sync"] in page.text
@@ -551,6 +552,23 @@ def test_without_offsets_nothing_is_said_of_how_far_the_measure_is_to_be_trusted
     write_synthetic_run(tmp_path, [GROUND_TRUTH, STILL], people(6), metrics=["sync_score@judge", "psnr@mouth"])
     assert {verdict["trust"] for verdict in read_board(str(tmp_path))["sources"][0]["verdicts"]} == {None}
     assert "in step" not in rendered(tmp_path).text
+
+
+def test_a_leader_s_losses_in_other_metrics_of_the_aspect_are_named(tmp_path: Path) -> None:
+    models = [GROUND_TRUTH, model("alpha"), model("beta")]
+    metrics = ("ssim@mouth", "psnr@mouth", "cpbd@face256", "m-lmd@20")
+    write_synthetic_run(tmp_path, models, people(14), metrics=metrics, effect=3.0)
+    summary = storage.read_json(tmp_path / "summary.json")
+    table = summary["tables"]["lrs2"]
+    lead = next(v for v in read_board(str(tmp_path))["sources"][0]["verdicts"] if v["group"] == "picture")
+    assert (lead["claim"], lead["leaders"], lead["behind"]) == ("ahead", ["beta"], [])
+    other = next(name for name in metrics if name in ("psnr@mouth", "cpbd@face256") and name != lead["metric"])
+    for pair in table["pairs"][other]:
+        pair["effect"] = -pair["effect"]
+    storage.write_json(tmp_path / "summary.json", summary)
+    lead = next(v for v in read_board(str(tmp_path))["sources"][0]["verdicts"] if v["group"] == "picture")
+    assert lead["behind"] == [METRICS[other].name]
+    assert lead["sentence"].endswith(f"; others are better in {METRICS[other].name}")
 
 
 def test_ten_models_on_a_thousand_clips_stay_under_three_megabytes(tmp_path: Path) -> None:
@@ -805,7 +823,7 @@ def test_the_headline_tells_of_models_before_it_tells_of_controls(tmp_path: Path
     write_synthetic_run(tmp_path, models, people(12), metrics=FEW_METRICS, effect=6.0)
     asked, among, against, *_ = read_board(str(tmp_path))["headline"]
     assert asked.startswith("alpha and beta redrew")
-    assert "still and shuffled stand beside them as controls. Each aspect goes by one headline metric." in asked
+    assert "still and shuffled stand beside them as controls. Each aspect goes by one headline metric; tests" in asked
     assert among.startswith("beta is significantly ahead of alpha in") and "control" not in among
     assert against.startswith("alpha is significantly ahead of both controls in lip sync")
     assert ". beta is significantly ahead of both controls in lip sync" in against
