@@ -68,9 +68,9 @@
     try { found = JSON.parse(text); } catch { return undefined; } // nothing or damaged, so begun anew
     return found === null || (typeof found.rater === "string" && Array.isArray(found.answers)) ? found : undefined;
   }
-  // reads or writes; while the storage is closed to this page, or full, the rater is told that nothing is kept
-  function stored(act) {
-    try { act(); keeps = true; } catch { keeps = false; }
+  // while the storage is closed to this page, or full, the rater is told that nothing is kept; what is full can be read
+  function stored(act, { writes }) {
+    try { act(); keeps ||= writes; } catch { keeps = false; }
     byId("unkept").hidden = keeps;
   }
   // whoever makes way for another keeps what is theirs under their code, and goes on from there when they type it again
@@ -82,7 +82,7 @@
   // answers that this one has. Whether the rater is elsewhere now than this tab has shown.
   function overtaken() {
     const before = known;
-    stored(read);
+    stored(read, { writes: false });
     const found = known === before ? undefined : stateOf(known);
     if (found === undefined) return false;
     if (found !== null && kept !== null && personOf(found) === personOf(kept) && found.answers.length < kept.answers.length) {
@@ -99,7 +99,7 @@
 
   function put() {
     known = JSON.stringify(kept);
-    stored(write);
+    stored(write, { writes: true });
   }
   function keep() { if (!overtaken()) put(); }
 
@@ -340,7 +340,7 @@
     if (overtaken()) return;
     tick();
     const { rater, saved, answers } = kept, text = JSON.stringify(kept);
-    stored(() => localStorage.setItem(aside(rater), text));
+    stored(() => localStorage.setItem(aside(rater), text), { writes: true });
     if (!keeps && !saved && answers.length > 0) {
       byId("status").textContent = "This browser keeps nothing: please let whoever has begun finish and save first.";
       return;
@@ -363,7 +363,7 @@
     if (!fits) { byId("rater").focus(); return; }
     if (overtaken()) return;
     let before = null;
-    stored(() => { before = stateOf(localStorage.getItem(aside(rater))) ?? null; });
+    stored(() => { before = stateOf(localStorage.getItem(aside(rater))) ?? null; }, { writes: false });
     asking = false;
     kept = before ?? { rater, started: Date.now(), answers: [], ms: 0, saved: false };
     keep();
@@ -406,7 +406,7 @@
   async function open() {
     await navigator.locks?.query().catch(() => {}); // a browser that refuses the answer has given it
     // whether writing is allowed is tried beside what is kept: another tab may be writing that
-    stored(() => { read(); localStorage.setItem(`${slot}-tried`, ""); localStorage.removeItem(`${slot}-tried`); });
+    stored(() => { read(); localStorage.setItem(`${slot}-tried`, ""); localStorage.removeItem(`${slot}-tried`); }, { writes: true });
     kept = stateOf(known) ?? null;
     // who reloads is who sat here; who opens the page may be somebody else
     asking = performance.getEntriesByType("navigation")[0]?.type === "navigate";

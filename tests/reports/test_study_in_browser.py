@@ -407,6 +407,8 @@ def test_keeping_is_tried_again_where_the_storage_was_full_for_a_while(browser: 
         }""")
         answer_with_keys(page, built)
         assert page.locator("#unkept").is_visible() and answers_of(page, built) == 1
+        page.evaluate("() => document.dispatchEvent(new Event('visibilitychange'))")
+        assert page.locator("#unkept").is_visible()  # that it can be read says nothing
         page.evaluate("() => { Storage.prototype.setItem = window.write; }")
         answer_with_keys(page, built)
         assert page.locator("#unkept").is_hidden() and answers_of(page, built) == 3
