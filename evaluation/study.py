@@ -192,7 +192,7 @@ def fewest_to_tell_apart(n_models: int, alpha: float = 0.05) -> int:
     """Raters, and people in the clips, from which on scores can tell any two of so many models apart.
 
     Where all of n agree, the signs of whole people, flipped, give a p value of 2 / 2^n, and Holm multiplies it by the
-    number of pairs.
+    number of pairs. For up to 30 models: of more no number is enough, for p values end where flips are drawn.
     """
     pairs = math.comb(n_models, 2)
     n = MIN_CLUSTERS_FOR_SIGNIFICANCE

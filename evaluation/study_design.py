@@ -16,7 +16,7 @@ import hmac
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from g4g_core import storage
 from g4g_core.errors import UsageError
@@ -156,6 +156,11 @@ def _require_whole(study: Study, known_as: str) -> None:
         raise TypeError("the hash of its run is no text")
     for trial in study.trials:
         float(trial.seconds)
+        if trial.kind not in get_args(TrialKind):
+            raise ValueError(f"trial {trial.token} is of no known kind")
+        expected = {"check-look": trial.clips, "check-read": _TO_CHOOSE}.get(trial.kind, (None,))
+        if trial.expected not in expected:
+            raise ValueError(f"trial {trial.token} expects {trial.expected!r}")
         if len(trial.clips) != (1 if trial.kind in ("rating", "check-read") else 2):
             raise ValueError(f"trial {trial.token} has {len(trial.clips)} clips")
         if set(trial.clips.values()) - {*study.models, DAMAGED}:

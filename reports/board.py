@@ -173,7 +173,7 @@ def _trust(
     offset = next((metric for metric in metrics if metric["id"] == offset_of(verdict["metric"])), None)
     if truth is None or offset is None or verdict["group"] != "sync":
         return None
-    rivals = [model for model in models if model["kind"] != TRUTH]
+    rivals = [model for model in models if model["kind"] != TRUTH and model["name"] not in verdict["aside"]]
     controls = [model for model in rivals if model["control"]]
     few = len(rivals) - len(controls) <= AT_MOST_NAMED
     said = sorted(rivals, key=lambda model: not model["control"]) if few else controls

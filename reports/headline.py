@@ -39,10 +39,12 @@ def headline(
     said = [_asked(summary, rivals, contenders, controls)]
     if summary["refused"]:
         return [*said, f"There is no table: {summary['refused']}."]
+    comparisons = _comparisons(summary, models, sources)
     if len(rivals) > 1:
         said[0] += " Each aspect goes by one headline metric"
-        said[0] += "; tests are over people and clips, for one training of each model." if contenders else "."
-    comparisons = _comparisons(summary, models, sources)
+        trained = any(model["kind"] == "generator" and not model["control"] for model in rivals)
+        tested = trained and any(comparison.tested for comparison in comparisons)
+        said[0] += "; tests are over people and clips, for one training of each model." if tested else "."
     if len(rivals) > 1 and not any(comparison.tested for comparison in comparisons):
         said.append(f"{_NOTHING_TOLD}.")
     elif len(rivals) > 1:

@@ -80,8 +80,10 @@ def build(
     scored, wanted = facts["people"]["scored"], fewest_to_tell_apart(len(facts["models"]))
     if scored < wanted:
         asked = trials_to_score(wanted, len(facts["models"]))
-        enough = f"--trials {asked} scores {wanted}, where the run has as many"
-        more = enough if asked > trials else "the run has no more"
+        enough = f"--trials {asked} scores {wanted}, where so many can be shown"
+        if clips is not None and clips < wanted:
+            enough = f"--clips {clips} allows no more"
+        more = enough if asked > trials or clips is not None else "no more people can be shown"
         click.echo(
             f"scores rest on {scored} {'person' if scored == 1 else 'people'}: under {wanted} they tell none of "
             f"{len(facts['models'])} models apart, however many rate ({more})"

@@ -41,9 +41,11 @@ def verdicts(
                 why = " or ".join(sorted(set(marks.values())))
                 verdict["sentence"] += f"; not ranked, for {why}: {joined([called[name] for name in aside])}"
             others = [other for other in metrics if other["group"] == group]
-            behind = _behind_elsewhere(verdict["leaders"], others, table, models)
-            if behind:
-                verdict["sentence"] += f"; others are better in {joined(behind)}"
+            behind = _behind_elsewhere(verdict["leaders"], others, table, models, beyond)
+            for names, where in _by_names(behind).items():
+                who = _listed([called[name] for name in names], "others")
+                is_ = "is" if len(names) == 1 else "are"
+                verdict["sentence"] += f"; {who} {is_} better in {_listed(where, 'other metrics')}"
             verdict |= {"aside": aside, "beyond": past, "behind": behind}
             found.append({"group": group, "aspect": title, "metric": metric["id"], "name": metric["name"], **verdict})
     return found
@@ -87,20 +89,29 @@ def _behind_elsewhere(
     metrics: Sequence[Mapping[str, Any]],
     table: Mapping[str, Any],
     models: Sequence[Mapping[str, Any]],
-) -> list[str]:
-    """Other metrics of an aspect in which somebody is significantly better than the one who leads it."""
+    beyond: Mapping[str, Collection[str]],
+) -> dict[str, list[str]]:
+    """Who is significantly better than the one who leads an aspect, by other metrics of it; to be better than the
+    footage itself is no win."""
     if len(leaders) != 1:
-        return []
+        return {}
     (leader,) = leaders
-    found = []
+    found: dict[str, list[str]] = {}
     for metric in metrics:
         aside = {model["name"] for model in models if taught(metric, model)}
         for pair in table["pairs"].get(metric["id"], []):
-            names = {pair["a"], pair["b"]}
-            if leader in names and not names & aside and says(metric, pair) in names - {leader}:
-                found.append(metric["name"])
-                break
+            names, best = {pair["a"], pair["b"]}, says(metric, pair)
+            if leader in names and not names & aside and best in names - {leader, *beyond.get(metric["id"], ())}:
+                found.setdefault(metric["name"], []).append(str(best))
     return found
+
+
+def _by_names(found: Mapping[str, Sequence[str]]) -> dict[tuple[str, ...], list[str]]:
+    """Metrics by those who are better in them."""
+    turned: dict[tuple[str, ...], list[str]] = {}
+    for metric, names in found.items():
+        turned.setdefault(tuple(names), []).append(metric)
+    return turned
 
 
 def _said(claim: str, leaders: Sequence[str], sentence: str, over: Sequence[str] = ()) -> dict[str, Any]:

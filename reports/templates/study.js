@@ -74,9 +74,8 @@
     byId("unkept").hidden = keeps;
   }
   // whoever makes way for another keeps what is theirs under their code, and goes on from there when they type it again
-  const aside = (rater) => `${slot}-of-${rater}`;
+  const aside = (rater) => `${slot}-of-${rater.toLowerCase()}`; // codes that differ in case alone are one rater's
   const read = () => { known = localStorage.getItem(slot) ?? ""; };
-  const write = () => localStorage.setItem(slot, known);
 
   // Another tab may have gone on: what it has kept is newer than what this one holds, and stands, unless it has lost
   // answers that this one has. Whether the rater is elsewhere now than this tab has shown.
@@ -90,6 +89,7 @@
       return false;
     }
     const stays = placeOf(found) === placeOf(kept);
+    if (found !== null && (kept === null || personOf(found) !== personOf(kept))) asking = true;
     kept = found;
     if (!stays) proceed();
     return !stays;
@@ -98,8 +98,8 @@
   const placeOf = (state) => (state === null ? null : `${state.answers.length} ${Boolean(state.saved)} ${personOf(state)}`);
 
   function put() {
-    known = JSON.stringify(kept);
-    stored(write, { writes: true });
+    const text = JSON.stringify(kept);
+    stored(() => { localStorage.setItem(slot, text); known = text; }, { writes: true });
   }
   function keep() { if (!overtaken()) put(); }
 
@@ -131,6 +131,7 @@
     return url;
   }
   function show(id) {
+    byId("held").hidden = true;
     for (const section of document.querySelectorAll("main > section")) section.hidden = section.id !== id;
     byId(`${id}-title`).focus({ preventScroll: true });
     window.scrollTo(0, 0);
@@ -295,7 +296,7 @@
   // show one as soon as a key is pressed.
   let clicked = false;
   document.addEventListener("pointerdown", () => { clicked = true; });
-  document.addEventListener("keydown", (event) => { if (event.key === "Tab") clicked = false; });
+  document.addEventListener("keydown", ({ key }) => { if (key === "Tab" || key === " " || key.startsWith("Arrow")) clicked = false; });
   function focused() {
     const name = document.activeElement?.name;
     return !clicked && names().includes(name) ? name : null;
@@ -342,18 +343,22 @@
     const { rater, saved, answers } = kept, text = JSON.stringify(kept);
     stored(() => localStorage.setItem(aside(rater), text), { writes: true });
     if (!keeps && !saved && answers.length > 0) {
-      byId("status").textContent = "This browser keeps nothing: please let whoever has begun finish and save first.";
+      byId("held").hidden = false;
       return;
     }
     asking = false;
     kept = null;
-    keep();
+    put();
     proceed();
   }
   byId("another").addEventListener("click", makeWay);
   byId("not-me").addEventListener("click", makeWay);
   byId("someone-else").addEventListener("click", makeWay);
-  byId("go-on").addEventListener("click", () => { asking = false; if (!overtaken()) proceed(); });
+  byId("go-on").addEventListener("click", () => {
+    if (overtaken()) return;
+    asking = false;
+    proceed();
+  });
 
   byId("begin").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -404,7 +409,8 @@
   // empty and stays cut off, in up to 9 of 100 reloads if it asks at once. What is asked about locks is answered after
   // that. Pages that come over plain http have no locks, nor that fault.
   async function open() {
-    await navigator.locks?.query().catch(() => {}); // a browser that refuses the answer has given it
+    const answer = navigator.locks?.query().catch(() => {}); // a browser that refuses has answered, too
+    await Promise.race([answer, new Promise((late) => { setTimeout(late, 5000); })]);
     // whether writing is allowed is tried beside what is kept: another tab may be writing that
     stored(() => { read(); localStorage.setItem(`${slot}-tried`, ""); localStorage.removeItem(`${slot}-tried`); }, { writes: true });
     kept = stateOf(known) ?? null;

@@ -561,14 +561,14 @@ def test_a_leader_s_losses_in_other_metrics_of_the_aspect_are_named(tmp_path: Pa
     summary = storage.read_json(tmp_path / "summary.json")
     table = summary["tables"]["lrs2"]
     lead = next(v for v in read_board(str(tmp_path))["sources"][0]["verdicts"] if v["group"] == "picture")
-    assert (lead["claim"], lead["leaders"], lead["behind"]) == ("ahead", ["beta"], [])
+    assert (lead["claim"], lead["leaders"], lead["behind"]) == ("ahead", ["beta"], {})
     other = next(name for name in metrics if name in ("psnr@mouth", "cpbd@face256") and name != lead["metric"])
     for pair in table["pairs"][other]:
         pair["effect"] = -pair["effect"]
     storage.write_json(tmp_path / "summary.json", summary)
     lead = next(v for v in read_board(str(tmp_path))["sources"][0]["verdicts"] if v["group"] == "picture")
-    assert lead["behind"] == [METRICS[other].name]
-    assert lead["sentence"].endswith(f"; others are better in {METRICS[other].name}")
+    assert lead["behind"] == {METRICS[other].name: ["alpha"]}
+    assert lead["sentence"].endswith(f"; alpha is better in {METRICS[other].name}")
 
 
 def test_ten_models_on_a_thousand_clips_stay_under_three_megabytes(tmp_path: Path) -> None:

@@ -129,11 +129,23 @@ def test_the_key_file_gives_the_study_back(study: Study, tmp_path: Path) -> None
     assert read_study(str(tmp_path / "study.json")).to_json() == study.to_json()
 
 
-@pytest.mark.parametrize("change", [{"seconds": None}, {"clips": {}}, {"clips": {"ab": "gamma"}}, {"kind": "other"}])
-def test_a_key_file_with_a_damaged_trial_is_refused(study: Study, tmp_path: Path, change: Content) -> None:
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("rating", {"seconds": None}),
+        ("rating", {"clips": {}}),
+        ("rating", {"clips": {"ab": "gamma"}}),
+        ("preference", {"kind": "other"}),
+        ("check-look", {"expected": None}),
+        ("check-look", {"expected": "ab" * 8}),
+        ("check-read", {"expected": 9}),
+        ("preference", {"expected": 3}),
+    ],
+)
+def test_a_key_file_with_a_damaged_trial_is_refused(study: Study, tmp_path: Path, kind: str, change: Content) -> None:
     whole = study.to_json()
-    rating = next(n for n, trial in enumerate(whole["trials"]) if trial["kind"] == "rating")
-    whole["trials"][rating] |= change
+    damaged = next(n for n, trial in enumerate(whole["trials"]) if trial["kind"] == kind)
+    whole["trials"][damaged] |= change
     storage.write_json(tmp_path / "study.json", whole)
     with pytest.raises(UsageError, match="damaged"):
         read_study(str(tmp_path / "study.json"))

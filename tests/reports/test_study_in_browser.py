@@ -245,6 +245,7 @@ def test_a_rater_who_makes_way_does_so_in_every_tab(browser: Any, built: BuiltSt
         first.get_by_role("button", name="Let another rater start").click()
         second.locator("#intro-title").wait_for()
         start(second, "P08")
+        first.get_by_role("button", name="Yes, go on as P08").click()  # who sits at the other tab is not known
         for page in (second, first):
             stand_at(1, first, second)
             page.reload()
@@ -377,6 +378,9 @@ def test_a_digit_after_a_click_goes_to_the_next_open_question_and_to_none_where_
         questions.nth(2).locator("input").nth(4).click()
         page.keyboard.press("1")
         assert scores(page) == [4, 2, 5]
+        page.keyboard.press("ArrowLeft")
+        page.keyboard.press("1")
+        assert scores(page) == [4, 2, 1]  # an arrow brings the ring
 
 
 def test_a_clip_in_a_hidden_tab_stops_and_is_not_seen(browser: Any, built: BuiltStudy) -> None:
@@ -396,15 +400,57 @@ def test_a_clip_in_a_hidden_tab_stops_and_is_not_seen(browser: Any, built: Built
         play(page)
 
 
+FULL = """() => {
+    window.write ??= Storage.prototype.setItem;
+    Storage.prototype.setItem = () => { throw new DOMException("full", "QuotaExceededError"); };
+}"""
+
+
+def test_a_rater_who_begins_where_nothing_can_be_written_any_more_can_finish(
+    browser: Any, built: BuiltStudy, tmp_path: Path
+) -> None:
+    with visit(browser, Path(built.page)) as seen:
+        page = seen.page
+        start(page)
+        page.get_by_role("button", name="That is not my code").click()
+        page.evaluate(FULL)
+        start(page, "P08")
+        answer_with_keys(page, built)
+        page.evaluate("() => document.dispatchEvent(new Event('visibilitychange'))")
+        stand_at(2, page)
+        page.get_by_role("button", name="That is not my code").click()
+        page.get_by_text("Nothing can be put aside").wait_for()
+        stand_at(2, page)
+        answer_all(page, built)
+        save(page, tmp_path)
+        page.get_by_role("button", name="Let another rater start").click()
+        start(page, "P09")
+        stand_at(1, page)
+        assert page.locator("#unkept").is_visible()
+
+
+def test_two_raters_in_two_tabs_are_asked_before_one_goes_on_as_the_other(browser: Any, built: BuiltStudy) -> None:
+    with visit(browser, Path(built.page)) as seen:
+        first = seen.page
+        start(first)
+        answer_with_keys(first, built)
+        second = tab(first, Path(built.page).as_uri())
+        second.get_by_role("button", name="No, I have another code").click()
+        start(second, "P08")
+        first.get_by_role("heading", name="Are you P08?").wait_for()
+        first.get_by_role("button", name="No, I have another code").click()
+        start(first, "p07")  # the same rater
+        stand_at(2, first)
+        assert first.locator("#who").inner_text() == "P07"
+        second.get_by_role("heading", name="Are you P07?").wait_for()
+
+
 def test_keeping_is_tried_again_where_the_storage_was_full_for_a_while(browser: Any, built: BuiltStudy) -> None:
     with visit(browser, Path(built.page)) as seen:
         page = seen.page
         start(page)
         answer_with_keys(page, built)
-        page.evaluate("""() => {
-            window.write = Storage.prototype.setItem;
-            Storage.prototype.setItem = () => { throw new DOMException("full", "QuotaExceededError"); };
-        }""")
+        page.evaluate(FULL)
         answer_with_keys(page, built)
         assert page.locator("#unkept").is_visible() and answers_of(page, built) == 1
         page.evaluate("() => document.dispatchEvent(new Event('visibilitychange'))")

@@ -413,7 +413,7 @@ def test_build_says_what_was_made_and_how_large_it_is(run: Path, tmp_path: Path)
     assert "3 models, 5 trials and 2 checks" in made.output
     assert "misses more than 0 of the checks is excluded" in made.output
     assert "scores rest on 1 person: under 7 they tell none of 3 models apart" in made.output
-    assert "(--trials 35 scores 7, where the run has as many)" in made.output
+    assert "(--trials 35 scores 7, where so many can be shown)" in made.output
     assert "kB)" in made.output
     assert str(tmp_path / "study.html") in made.output
     assert str(tmp_path / "study.json") in made.output
