@@ -298,7 +298,7 @@ def trained(folder: Path, name: str = "wav2lip", **fields: Any) -> Path:
 def test_an_expert_that_was_not_named_took_part_all_the_same() -> None:
     """The public one, which is found by itself where it is here."""
     nobody = {**LEARNED, "learned_from": {**LEARNED["learned_from"], "taught_by": None}}
-    for against, says in ((("a" * 64,), "it counts once a validation finds it"), ((), "no expert was there")):
+    for against, says in ((("a" * 64,), "it counts only after a validation"), ((), "no expert was there")):
         about = About("wav2lip", GeneratorConfig(), ("sync",), against, **nobody)
         assert about.training.off_because["sync"].startswith(says)
 
