@@ -37,10 +37,9 @@ def read_opinions(run: str) -> dict[str, Any] | None:
     known = isinstance(found, dict) and found.get("kind") == RESULTS_KIND
     if not known or found.get("schema_version") != RESULTS_SCHEMA_VERSION:
         raise UsageError(f"{place} holds no results of a study that this program reads", "Collect the answers again.")
-    broken = (KeyError, TypeError, ValueError, AttributeError)
     try:
         of_run, models, opinions = str(found["facts"]["run"]), list(map(str, found["models"])), _opinions(found)
-    except broken as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"{place} is damaged: {error!r}", "Collect the answers again.") from error
     return opinions if of_run == identity_of(run, models) else None
 
